@@ -1,0 +1,48 @@
+# What one does with this repository. `make` alone lists it.
+.PHONY: help setup run demo test lint types lock clean
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+PLAY := $(PYTHON) -m local
+SCENARIO ?= main
+OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON))
+COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: .venv/.ready local/azurite/node_modules/.ready  ## install what the rest needs, into this folder
+
+run: setup  ## play the main job on a simulated Azure, then stay up
+	@$(PLAY) run $(OPTIONS)
+
+demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file for the end state
+	@$(PLAY) demo $(OPTIONS)
+
+test: lint types  ## lint, types and all tests
+	$(PYTHON) -m pytest
+
+lint: setup  ## ruff: rules and format
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: setup  ## mypy, strict
+	$(PYTHON) -m mypy function_app.py shared local tests
+
+lock: setup  ## pin the newest versions that requirements*.in allow
+	$(COMPILE) --upgrade --output-file requirements.txt requirements.in
+	$(COMPILE) --upgrade --output-file requirements-dev.txt requirements-dev.in
+
+clean:  ## remove what setup and tests made
+	rm -rf .venv .local local/azurite/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.ready: requirements.txt requirements-dev.txt local/python313
+	$$(local/python313) -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+local/azurite/node_modules/.ready: local/azurite/package-lock.json
+	@command -v npm >/dev/null || { echo "Node is missing. Install Node 20 or newer: https://nodejs.org/" >&2; exit 1; }
+	npm --prefix local/azurite ci --silent --no-audit --no-fund
+	@touch $@
