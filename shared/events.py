@@ -1,0 +1,282 @@
+"""What comes in: Event Grid and CloudEvents payloads, and our own queue messages. Pure: takes text and mappings.
+
+An event is a hint to look, never proof of state. Everything in it is treated as hostile: only what is parsed here
+goes on, and `claims` are never read at all.
+Sources: Event Grid docs, event-schema-subscriptions, event-schema-key-vault; CloudEvents 1.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from shared.clusters import ClusterId, parse_subscription
+from shared.errors import Malformed
+from shared.keys import KeyId, KeyReference, VaultId
+from shared.policy import Mode
+
+CLUSTER_EVENTS = {
+    "microsoft.resources.resourcewritesuccess": "microsoft.containerservice/managedclusters/write",
+    "microsoft.resources.resourcedeletesuccess": "microsoft.containerservice/managedclusters/delete",
+}
+"""Event types of a subscription that are served, each with the one operation that matters."""
+
+KEY_EVENTS = frozenset({"microsoft.keyvault.keynewversioncreated"})
+"""Event types of a vault that are served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, whichever schema carried it. `source` is the topic: a subscription or a vault."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: datetime | None
+    data: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read one event of either schema. What is missing or of another type is empty; no JSON object is Malformed."""
+        body = _decode(text)
+        cloud = "specversion" in body
+        data = body.get("data")
+        return cls(
+            id=_loose_id(body.get("id")),
+            type=_loose(body, "type" if cloud else "eventType"),
+            source=_loose(body, "source" if cloud else "topic"),
+            subject=_loose(body, "subject"),
+            time=_loose_time(body.get("time" if cloud else "eventTime")),
+            data=data if isinstance(data, dict) else {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRequest:
+    """Look at this cluster.
+
+    `token` belongs to a wait; `since` is when an event said that the cluster was written; `mode` lowers what the
+    policy allows, for this look alone. `id` is the queue's own, the same over redeliveries; empty until it was sent.
+    """
+
+    cluster: ClusterId
+    asked_by: str
+    token: str | None = None
+    since: datetime | None = None
+    mode: Mode | None = None
+    id: str = ""
+
+    def encode(self) -> str:
+        """Return the queue message."""
+        return _encode(
+            cluster=str(self.cluster),
+            askedBy=self.asked_by,
+            token=self.token,
+            since=self.since.isoformat() if self.since else None,
+            mode=self.mode,
+        )
+
+    @classmethod
+    def decode(cls, text: str | bytes, message_id: str) -> Self:
+        """Read a queue message; Malformed if it is none of ours."""
+        body = _decode(text)
+        return cls(
+            cluster=ClusterId.parse(_required(body, "cluster")),
+            asked_by=_required(body, "askedBy"),
+            token=_optional(body, "token"),
+            since=_time(body.get("since")),
+            mode=_mode(body),
+            id=message_id,
+        )
+
+    def again(self, token: str) -> Self:
+        """Return the request for the next look of this wait. The wait is the cluster's: a run's mode ends here."""
+        return replace(self, token=token, mode=None, id="")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """Look at this key. `version` is the one that an event announced; `vault` is None where nobody told its id."""
+
+    key: KeyId
+    asked_by: str
+    vault: VaultId | None = None
+    version: str | None = None
+
+    def encode(self) -> str:
+        """Return the queue message."""
+        return _encode(
+            key=KeyReference(self.key, self.version).url,
+            askedBy=self.asked_by,
+            vaultId=str(self.vault) if self.vault else None,
+        )
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Self:
+        """Read a queue message; Malformed if it is none of ours."""
+        body = _decode(text)
+        vault_id = _optional(body, "vaultId")
+        reference = KeyReference.parse(_required(body, "key"))
+        return cls(
+            key=reference.key,
+            asked_by=_required(body, "askedBy"),
+            vault=VaultId.parse(vault_id) if vault_id else None,
+            version=reference.version,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRequest:
+    """Sweep this subscription as a part of this run."""
+
+    run: str
+    subscription: str
+    asked_by: str
+    mode: Mode | None = None
+
+    def encode(self) -> str:
+        """Return the queue message."""
+        return _encode(run=self.run, subscription=self.subscription, askedBy=self.asked_by, mode=self.mode)
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Self:
+        """Read a queue message; Malformed if it is none of ours."""
+        body = _decode(text)
+        return cls(
+            run=_required(body, "run"),
+            subscription=parse_subscription(_required(body, "subscription")),
+            asked_by=_required(body, "askedBy"),
+            mode=_mode(body),
+        )
+
+
+def cluster_request(event: Event) -> ClusterRequest | None:
+    """Return the look that an event of a subscription asks for; None for an event that is not served.
+
+    Malformed if the event is of a served type but names no managed cluster.
+    """
+    operation = CLUSTER_EVENTS.get(event.type.lower())
+    if operation is None or _text(event.data, "operationname").lower() != operation:
+        return None
+    return ClusterRequest(
+        cluster=ClusterId.parse(event.subject),
+        asked_by=f"event:{event.id}",
+        since=event.time,
+    )
+
+
+def key_request(event: Event) -> KeyRequest | None:
+    """Return the look that an event of a vault asks for; None for an event that is not served.
+
+    Vault, name and version are taken from the URL in `Id`: the other fields carry stray blanks in Event Grid's own
+    samples. Malformed if the URL's host is not the topic's vault: a forged event must not make us ask elsewhere.
+    """
+    if event.type.lower() not in KEY_EVENTS or _text(event.data, "objecttype").lower() != "key":
+        return None
+    vault = VaultId.parse(event.source)
+    reference = KeyReference.parse(_text(event.data, "id"))
+    if reference.key.vault != vault.name:
+        raise Malformed(f"the key's host {reference.key.vault!r} is not the topic's vault {vault.name!r}")
+    if reference.version is None:
+        raise Malformed("the event's key id names no version")
+    return KeyRequest(
+        key=reference.key,
+        asked_by=f"event:{event.id}",
+        vault=vault,
+        version=reference.version,
+    )
+
+
+def _loose(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _loose_id(value: Any) -> str:
+    """An event's id without what a row key or a log line could not bear."""
+    return "".join(char for char in str(value) if char.isascii() and (char.isalnum() or char in "-_.:"))[:100]
+
+
+def _loose_time(value: Any) -> datetime | None:
+    try:
+        return _time(value)
+    except Malformed:
+        return None
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    """One field of an event's data: names in any case, blanks around names and values dropped."""
+    for key, value in data.items():
+        if key.strip().lower() == name and isinstance(value, str):
+            return value.strip()
+    return ""
+
+
+def _encode(**body: str | None) -> str:
+    return json.dumps({name: value for name, value in body.items() if value is not None})
+
+
+def _decode(text: str | bytes) -> Mapping[str, Any]:
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise Malformed("the message is not JSON") from error
+    if not isinstance(body, dict):
+        raise Malformed("the message is not a JSON object")
+    return body
+
+
+def _required(body: Mapping[str, Any], name: str) -> str:
+    value = _optional(body, name)
+    if not value:
+        raise Malformed(f"the message has no {name}")
+    return value
+
+
+def _optional(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Malformed(f"the message's {name} is not text")
+    return value
+
+
+def _time(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise Malformed("the message's time can't be read") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _mode(body: Mapping[str, Any]) -> Mode | None:
+    value = _optional(body, "mode")
+    try:
+        return Mode(value) if value else None
+    except ValueError as error:
+        raise Malformed(f"the message's mode is not one of {', '.join(Mode)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What an operator asks of a run: some subscriptions (none named: all), and no further than a mode."""
+
+    subscriptions: tuple[str, ...] = ()
+    mode: Mode | None = None
+
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read the body of a request; an empty one asks for everything. Malformed says what to change."""
+        body = _decode(text) if text.strip() else {}
+        unknown = sorted(set(body) - {"subscriptions", "mode"})
+        if unknown:
+            raise Malformed(f"unknown field {unknown[0][:100]!r}: a run takes subscriptions and mode")
+        subscriptions = body.get("subscriptions", [])
+        if not isinstance(subscriptions, list) or not all(isinstance(one, str) for one in subscriptions):
+            raise Malformed("subscriptions must be a list of subscription ids")
+        return cls(tuple(map(parse_subscription, subscriptions)), _mode(body))

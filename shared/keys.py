@@ -1,0 +1,98 @@
+"""Vaults, keys and their versions: what their names say. Pure: no I/O, no clock, no environment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from shared.errors import Malformed
+
+KEY_VAULT_SUFFIX = ".vault.azure.net"
+"""Hosts of the public cloud's vaults end so. A key id with another host is never asked for with a token."""
+
+_KEY_URL = re.compile(
+    r"https://(?P<vault>[a-z](?:[a-z0-9-]{1,22})[a-z0-9])"
+    + re.escape(KEY_VAULT_SUFFIX)
+    + r"(?::443)?/keys/(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32}))?/?",
+    re.IGNORECASE | re.ASCII,
+)
+_VAULT_ID = re.compile(
+    r"/subscriptions/(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+    r"/resourcegroups/(?P<group>[\w.()-]{1,90})"
+    r"/providers/microsoft\.keyvault/vaults/(?P<name>[a-z][a-z0-9-]{1,22}[a-z0-9])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyId:
+    """One key. Vault and key names are compared without case, so both are kept in lower case."""
+
+    vault: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.vault}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReference:
+    """What a key URL names: a key, and one version of it (32 hex digits) where the URL is versioned."""
+
+    key: KeyId
+    version: str | None
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read `https://{vault}.vault.azure.net/keys/{name}[/{version}]`; anything else is Malformed.
+
+        The host is checked here, before any token could be sent to it. A Managed HSM's key is Malformed too: AKS
+        documents no such key. Source: AKS docs, kms-data-encryption-concepts.
+        """
+        match = _KEY_URL.fullmatch(url)
+        if match is None:
+            raise Malformed(f"not a key of a vault under {KEY_VAULT_SUFFIX}: {url[:200]!r}")
+        version = match["version"]
+        return cls(KeyId(match["vault"].lower(), match["name"].lower()), version.lower() if version else None)
+
+    @property
+    def url(self) -> str:
+        """The key's URL, versioned if this names a version."""
+        url = f"https://{self.key.vault}{KEY_VAULT_SUFFIX}/keys/{self.key.name}"
+        return f"{url}/{self.version}" if self.version else url
+
+
+@dataclass(frozen=True, slots=True)
+class VaultId:
+    """A vault's ARM id, in lower case."""
+
+    subscription: str
+    group: str
+    name: str
+
+    @classmethod
+    def parse(cls, resource_id: str) -> Self:
+        """Read a vault's ARM id in any casing; anything else is Malformed."""
+        match = _VAULT_ID.fullmatch(resource_id)
+        if match is None:
+            raise Malformed(f"not the resource id of a key vault: {resource_id[:200]!r}")
+        return cls(match["subscription"].lower(), match["group"].lower(), match["name"].lower())
+
+    def __str__(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
+            f"/providers/Microsoft.KeyVault/vaults/{self.name}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """One version of a key as ARM shows it. Times are aware UTC; None where the service says nothing."""
+
+    version: str
+    enabled: bool | None = None
+    created: datetime | None = None
+    not_before: datetime | None = None
+    expires: datetime | None = None

@@ -1,0 +1,150 @@
+"""The policy document's own shape, read strictly: an unknown key is a fault that names its path."""
+
+from __future__ import annotations
+
+from datetime import date
+from difflib import get_close_matches
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from shared.clusters import Cluster, KeyManagement
+
+
+class Mode(StrEnum):
+    """How far the app goes. The lowest one that applies wins."""
+
+    AUDIT = "audit"
+    """Decide and record; change nothing."""
+    ENFORCE = "enforce"
+    """Also write what is decided."""
+
+    @classmethod
+    def lowest(cls, *modes: Mode | None) -> Mode:
+        """Return the most careful of these modes; None asks for nothing."""
+        return cls.AUDIT if cls.AUDIT in modes else cls.ENFORCE
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=AliasGenerator(validation_alias=to_camel, serialization_alias=to_camel),
+    )
+
+
+class Match(_Part):
+    """Which clusters. Every field that is given must match; `*` and `?` stand for any text, case does not count."""
+
+    subscriptions: list[str] = []
+    resource_groups: list[str] = []
+    regions: list[str] = []
+    names: list[str] = []
+    tags: dict[str, str] = {}
+
+    def matches(self, cluster: Cluster) -> bool:
+        """Return whether this cluster is meant."""
+        return (
+            _is_any(self.subscriptions, cluster.id.subscription)
+            and _is_any(self.resource_groups, cluster.id.group)
+            and _is_any(self.regions, cluster.location)
+            and _is_any(self.names, cluster.id.name)
+            and all(_has_tag(cluster, name, glob) for name, glob in self.tags.items())
+        )
+
+
+class Target(_Part):
+    """What is asked of the clusters that it matches."""
+
+    name: str = "default"
+    match: Match = Match()
+    mode: Annotated[Mode | None, Field(strict=False)] = None
+    key_management: Literal["platform-managed"]
+
+    @property
+    def asks_for(self) -> KeyManagement:
+        """The key management that this target asks for."""
+        return KeyManagement(self.key_management)
+
+
+class Exemption(_Part):
+    """Leave these clusters alone, up to and including the day `expires` (UTC)."""
+
+    match: Match
+    owner: str
+    reason: str
+    expires: Annotated[date, Field(strict=False)]
+
+
+class Limits(_Part):
+    """How many clusters may be updated at the same time."""
+
+    concurrent_updates: Annotated[int, Field(ge=1, le=100)] = 5
+    concurrent_updates_per_subscription: Annotated[int, Field(ge=1, le=100)] = 2
+
+
+class Policy(_Part):
+    """The whole document."""
+
+    version: Literal[1]
+    mode: Annotated[Mode, Field(strict=False)] = Mode.AUDIT
+    accept_irreversible: bool = False
+    targets: Annotated[list[Target], Field(min_length=1)]
+    opt_out_tag: str = "kms-enforcer"
+    exemptions: list[Exemption] = []
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _irreversible_is_accepted(self) -> Self:
+        if self.mode is Mode.ENFORCE and not self.accept_irreversible:
+            raise ValueError(
+                "mode: enforce needs acceptIrreversible: true, since the new experience can't be turned off again"
+            )
+        return self
+
+    @classmethod
+    def read(cls, text: str) -> tuple[Self | None, tuple[str, ...]]:
+        """Read a document: the policy, or None and every fault at once, each with its path.
+
+        Never raises: a broken document must not stop the app, which then writes nothing and says so.
+        """
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            return None, (f"not YAML: {error}",)
+        try:
+            return cls.model_validate(document), ()
+        except ValidationError as error:
+            return None, tuple(map(_sentence, error.errors(include_url=False, include_context=False)))
+
+
+def _is_any(globs: list[str], text: str) -> bool:
+    return not globs or any(fnmatchcase(text.lower(), glob.lower()) for glob in globs)
+
+
+def _has_tag(cluster: Cluster, name: str, glob: str) -> bool:
+    tags = {tag.lower(): value for tag, value in cluster.tags.items()}
+    value = tags.get(name.lower())
+    return value is not None and _is_any([glob], value)
+
+
+def _sentence(error: ErrorDetails) -> str:
+    path = ".".join(map(str, error["loc"])) or "the document"
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key{_hint(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{path}: is missing"
+    return f"{path}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _hint(location: tuple[Any, ...]) -> str:
+    models = (Policy, Target, Match, Exemption, Limits)
+    known = {to_camel(name) for model in models for name in model.model_fields}
+    near = get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
