@@ -1,0 +1,208 @@
+"""The triggers: decode, call, return. Everything else is in `shared/`.
+
+Imports inside the functions keep the cold start short. An event is taken as text: the worker's own event types fail
+on some malformed events before any line of ours could record them, and what one schema calls a CloudEvent arrives as
+another type than what is annotated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import azure.functions as func
+
+from shared import bootstrap
+
+if TYPE_CHECKING:
+    from shared.events import Event
+
+log = logging.getLogger(__name__)
+
+STORAGE = "AzureWebJobsStorage"
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+@app.event_grid_trigger(arg_name="event")
+async def on_cluster_event(event: str) -> None:
+    """A subscription says that a managed cluster was written or deleted: ask for a look at it."""
+    from shared.events import cluster_request
+
+    await _receive(event, cluster_request, bootstrap.queues().ask_for_cluster)
+
+
+@app.event_grid_trigger(arg_name="event")
+async def on_key_event(event: str) -> None:
+    """A vault says that a key has a new version: ask for a look at it."""
+    from shared.events import key_request
+
+    await _receive(event, key_request, bootstrap.queues().ask_for_key)
+
+
+@app.timer_trigger(arg_name="timer", schedule="%SWEEP_SCHEDULE%")
+async def sweep_fleet(timer: func.TimerRequest) -> None:
+    """The timer: sweep the whole fleet, one message a subscription."""
+    now = datetime.now(UTC)
+    log.info("the sweep starts%s", " late" if timer.past_due else "")
+    await bootstrap.sweeper().start(f"sweep-{now:%Y%m%dT%H%M%SZ}", asked_by="timer", now=now)
+
+
+@app.queue_trigger(arg_name="message", queue_name="shards", connection=STORAGE)
+async def sweep_shard(message: func.QueueMessage) -> None:
+    """Sweep the subscription that one message names."""
+    from shared.events import ShardRequest
+
+    await bootstrap.sweeper().sweep(ShardRequest.decode(message.get_body()), now=datetime.now(UTC))
+
+
+@app.queue_trigger(arg_name="message", queue_name="clusters", connection=STORAGE)
+async def reconcile_cluster(message: func.QueueMessage) -> None:
+    """Reconcile the cluster that one message names."""
+    from shared.events import ClusterRequest
+
+    request = ClusterRequest.decode(message.get_body(), message.id or "")
+    await bootstrap.reconciler().reconcile(request, now=datetime.now(UTC))
+
+
+@app.queue_trigger(arg_name="message", queue_name="keys", connection=STORAGE)
+async def inspect_key(message: func.QueueMessage) -> None:
+    """Inspect the key that one message names."""
+    from shared.events import KeyRequest
+
+    await bootstrap.inspector().inspect(KeyRequest.decode(message.get_body()), now=datetime.now(UTC))
+
+
+@app.queue_trigger(arg_name="message", queue_name="shards-poison", connection=STORAGE)
+async def on_poisoned_shard(message: func.QueueMessage) -> None:
+    """A shard's message failed five times: record it. Never raises."""
+    from shared.events import ShardRequest
+
+    await _bury(message, lambda text: bootstrap.sweeper().give_up(ShardRequest.decode(text), now=datetime.now(UTC)))
+
+
+@app.queue_trigger(arg_name="message", queue_name="clusters-poison", connection=STORAGE)
+async def on_poisoned_cluster(message: func.QueueMessage) -> None:
+    """A cluster's message failed five times: record it. Never raises."""
+    from shared.events import ClusterRequest
+
+    poisoned = message.id or ""
+    await _bury(
+        message,
+        lambda text: bootstrap.reconciler().give_up(ClusterRequest.decode(text, poisoned), now=datetime.now(UTC)),
+    )
+
+
+@app.queue_trigger(arg_name="message", queue_name="keys-poison", connection=STORAGE)
+async def on_poisoned_key(message: func.QueueMessage) -> None:
+    """A key's message failed five times: record it. Never raises."""
+    from shared.events import KeyRequest
+
+    await _bury(message, lambda text: bootstrap.inspector().give_up(KeyRequest.decode(text), now=datetime.now(UTC)))
+
+
+@app.route("runs", methods=["POST"])
+async def start_run(req: func.HttpRequest) -> func.HttpResponse:
+    """Start a run over the fleet, or over some subscriptions."""
+    from shared.events import RunOrder
+    from shared.views import run_view
+
+    async def start() -> Any:
+        order = RunOrder.decode(req.get_body())
+        run = await bootstrap.sweeper().start(
+            f"run-{uuid4().hex}", asked_by="operator", now=datetime.now(UTC), only=order.subscriptions, mode=order.mode
+        )
+        return run_view(run)
+
+    return await _answer(start, status=202)
+
+
+@app.route("runs/{id}", methods=["GET"])
+async def get_run(req: func.HttpRequest) -> func.HttpResponse:
+    """Show a run and how far it is."""
+    return await _answer(lambda: bootstrap.views().run(req.route_params["id"]))
+
+
+@app.route("clusters", methods=["GET"])
+async def list_clusters(req: func.HttpRequest) -> func.HttpResponse:
+    """List the clusters: what each has, what is asked of it, and why what is done."""
+    return await _answer(lambda: bootstrap.views().clusters(req.params))
+
+
+@app.route("rotations", methods=["GET"])
+async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
+    """List the key versions that were detected, and how."""
+    return await _answer(lambda: bootstrap.views().rotations(req.params))
+
+
+@app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+async def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  the worker wants the trigger's name
+    """Say whether the app can do its work; nothing is called for it."""
+    from shared.settings import BadSettings
+    from shared.views import health_view
+
+    try:
+        return _json(health_view(bootstrap.policy()))
+    except BadSettings as error:
+        return _problem(503, "Settings are missing", str(error))
+
+
+async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callable[[R], Awaitable[None]]) -> None:
+    """Turn an event into a request for a look. Never raises for what is in it: Event Grid would only send it again."""
+    from shared.errors import Malformed
+    from shared.events import Event
+    from shared.records import Activity
+
+    event_id = ""
+    try:
+        event = Event.read(text)
+        event_id = event.id
+        request = parse(event)
+    except Malformed as error:
+        log.warning("event %s is malformed: %s", event_id, error)
+        now = datetime.now(UTC)
+        await bootstrap.ledger().note(
+            Activity("events", event_id or uuid4().hex, now, "malformed", {"detail": str(error)})
+        )
+        return
+    if request is None:
+        log.info("event %s is of no type that is served: %s", event_id, event.type[:100])
+        return
+    await ask(request)
+
+
+async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
+    """Record a poisoned message. The record must not poison it again, so nothing is raised; the log has it all."""
+    try:
+        await give_up(message.get_body())
+    except Exception:
+        log.exception("a poisoned message could not be recorded; its id is %s", message.id)
+
+
+async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:
+    """Answer a request in JSON, or with the problem."""
+    from shared.errors import Malformed, ServiceError
+
+    try:
+        answer = await ask()
+    except Malformed as error:
+        return _problem(400, "The request can't be read", str(error))
+    except ServiceError as error:
+        log.warning("a request could not be answered: %s", error)
+        return _problem(503, "A service gives no answer", error.code)
+    return _problem(404, "Not found", "there is nothing by this name") if answer is None else _json(answer, status)
+
+
+def _json(body: Any, status: int = 200) -> func.HttpResponse:
+    return func.HttpResponse(json.dumps(body), status_code=status, mimetype="application/json")
+
+
+def _problem(status: int, title: str, detail: str) -> func.HttpResponse:
+    from shared.views import problem
+
+    body = json.dumps(problem(status, title, detail))
+    return func.HttpResponse(body, status_code=status, mimetype="application/problem+json")

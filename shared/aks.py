@@ -1,0 +1,125 @@
+"""Managed clusters, as Azure Resource Manager speaks of them. The only place that reads or writes a cluster."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from azure.core import MatchConditions
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.pipeline import PipelineResponse
+from azure.core.pipeline.transport import AsyncHttpTransport
+from azure.core.rest import HttpRequest
+from azure.mgmt.containerservice.aio import ContainerServiceClient
+from azure.mgmt.containerservice.models import ManagedCluster
+
+from shared.calls import ImpatientRetry, translated
+from shared.clusters import Cluster, ClusterId, asking_for, parse_subscription
+from shared.decisions import Change
+from shared.errors import Malformed, Unreadable
+
+log = logging.getLogger(__name__)
+
+_SUBSCRIPTIONS = "https://management.azure.com/subscriptions?api-version=2022-12-01"
+_ABSENT = frozenset({"ResourceNotFound", "ResourceGroupNotFound", "NotFound"})
+"""Codes of a 404 that say: it does not exist. A subscription that is not found may only be out of sight."""
+_OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
+_CONNECT_SECONDS, _READ_SECONDS = 10, 40
+"""Of a PUT. Together under the look-again interval: by then a claimed write has arrived or never will."""
+
+
+class Aks:
+    """The managed clusters that the app's identity can see. Errors are those of `shared.errors`."""
+
+    def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
+        self._credential = credential
+        self._transport = transport
+        self._clients: dict[str, ContainerServiceClient] = {}
+
+    async def get(self, cluster_id: ClusterId) -> Cluster | None:
+        """Read a cluster afresh; None if it does not exist. Unreadable if that can't be told."""
+        operations = self._client(cluster_id.subscription).managed_clusters
+        try:
+            with translated():
+                model = await operations.get(cluster_id.group, cluster_id.name)
+        except Unreadable as error:
+            if error.code in _ABSENT:
+                return None
+            raise
+        return Cluster.read(model.as_dict(), model.as_dict(exclude_readonly=True))
+
+    async def pages(self, subscription: str) -> AsyncIterator[Sequence[Cluster]]:
+        """List the clusters of a subscription, page by page. They carry no document to write back: read it first."""
+        pages = self._client(subscription).managed_clusters.list().by_page()
+        while True:
+            with translated():
+                try:
+                    models = [model async for model in await anext(pages)]
+                except StopAsyncIteration:
+                    return
+            yield [cluster for cluster in map(_listed, models) if cluster is not None]
+
+    async def put(self, cluster: Cluster, change: Change) -> str | None:
+        """Send one change of a cluster that was just read; return the operation's id without waiting for its end.
+
+        The body is the cluster's own writable projection with the KMS part changed, the condition its eTag, always:
+        without one, Azure would overwrite anything and even bring back a deleted cluster. Never sent twice by us.
+        Source: AKS docs, use-etags.
+        """
+        if not change.etag or change.etag != cluster.etag:
+            raise AssertionError("a change is only sent at the eTag it was decided at")
+        with translated(writing=True):
+            poller = await self._client(cluster.id.subscription).managed_clusters.begin_create_or_update(
+                cluster.id.group,
+                cluster.id.name,
+                ManagedCluster(asking_for(cluster.document, change.after)),
+                etag=change.etag,
+                match_condition=MatchConditions.IfNotModified,
+                polling=False,
+                retry_total=0,
+                cls=_operation_id,
+                connection_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
+            )
+            operation = await poller.result()
+        return str(operation) if operation else None
+
+    async def subscriptions(self) -> list[str]:
+        """List the subscriptions that the app's identity can read."""
+        client = self._client("")
+        found: list[str] = []
+        link: str | None = _SUBSCRIPTIONS
+        while link:
+            with translated():
+                response = await client.send_request(HttpRequest("GET", link))
+                response.raise_for_status()
+            body = response.json()
+            found += [
+                parse_subscription(one["subscriptionId"]) for one in body["value"] if one.get("state") != "Disabled"
+            ]
+            link = body.get("nextLink")
+        return found
+
+    def _client(self, subscription: str) -> ContainerServiceClient:
+        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
+        if subscription not in self._clients:
+            self._clients[subscription] = ContainerServiceClient(
+                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+            )
+        return self._clients[subscription]
+
+
+def _listed(model: ManagedCluster) -> Cluster | None:
+    """A list's cluster; None for one whose id can't be read, which is logged: one such row must not end a sweep."""
+    try:
+        return Cluster.read(model.as_dict(), {})
+    except Malformed as error:
+        log.warning("a listed cluster was left out: %s", error)
+        return None
+
+
+def _operation_id(response: PipelineResponse[Any, Any], _body: Any, _headers: Any) -> str | None:
+    match = _OPERATION.search(response.http_response.headers.get("Azure-AsyncOperation") or "")
+    return match[1] if match else None

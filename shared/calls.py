@@ -1,0 +1,78 @@
+"""What every adapter shares of calling a service: how patient it is, and what its errors become.
+
+The SDKs sleep through any Retry-After, on 4xx too. Here no worker sleeps: a longer wait becomes an error that says
+when to come back, and the message comes back then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.pipeline import PipelineResponse
+from azure.core.pipeline.policies import AsyncRetryPolicy
+
+from shared.errors import Conflict, Refused, ServiceError, Throttled, Unavailable, Unreadable
+
+PATIENCE = timedelta(seconds=5)
+"""The longest Retry-After that is slept through."""
+
+_UNKNOWN_RETRY = timedelta(seconds=60)
+
+
+class ImpatientRetry(AsyncRetryPolicy[Any, Any]):
+    """azure-core's retry policy, except that it gives up at once when the service asks for a long wait."""
+
+    def increment(self, settings: dict[str, Any], response: Any = None, error: Exception | None = None) -> bool:
+        """Count an attempt; False ends the attempts and hands the answer to the caller."""
+        asked = self.get_retry_after(response) if isinstance(response, PipelineResponse) else None
+        if asked is not None and asked > PATIENCE.total_seconds():
+            return False
+        return super().increment(settings, response=response, error=error)
+
+
+@contextmanager
+def translated(*, writing: bool = False) -> Iterator[None]:
+    """Turn the SDKs' errors into ours. `writing` says whether the call may have changed something."""
+    try:
+        yield
+    except HttpResponseError as error:
+        raise _ours(error, writing=writing) from error
+    except AzureError as error:
+        raise Unavailable(type(error).__name__, str(error)) from error
+
+
+def _ours(error: HttpResponseError, *, writing: bool) -> ServiceError:
+    status = error.status_code
+    code, text = _code(error), error.message or ""
+    if status is None or status == 408:
+        return Unavailable(code, text)
+    wait = _retry_after(error)
+    if status == 429 or (status == 503 and wait is not None):
+        return Throttled(code, text, wait if wait is not None else _UNKNOWN_RETRY)
+    if status >= 500:
+        return Unavailable(code, text)
+    if not writing:
+        return Unreadable(code, text)
+    if status == 412 or (status == 409 and code != "ScopeLocked"):
+        return Conflict(code, text)
+    return Refused(code, text)
+
+
+def _code(error: HttpResponseError) -> str:
+    detail = getattr(error, "error", None)
+    code = getattr(detail, "code", None) or getattr(error, "error_code", None) or f"HTTP {error.status_code}"
+    return str(code)[:100]
+
+
+def _retry_after(error: HttpResponseError) -> timedelta | None:
+    header = getattr(error.response, "headers", {}).get("Retry-After")
+    if header is None:
+        return None
+    try:
+        return timedelta(seconds=ImpatientRetry().parse_retry_after(header))
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,579 @@
+"""Table Storage: what is remembered of clusters, keys, rotations, runs and limits. The only place that knows the rows.
+
+Every update names the ETag it was read at, always: without one Table Storage overwrites silently. A row that somebody
+else changed meanwhile raises LostRace, and the caller looks again. Catches SDK errors by class, never by code: the
+code is missing in some answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import uuid4
+
+from azure.core import MatchConditions
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+from azure.data.tables import TableTransactionError, TransactionOperation, UpdateMode
+from azure.data.tables.aio import TableClient, TableServiceClient
+from pydantic import TypeAdapter
+
+from shared.calls import translated
+from shared.clusters import ClusterId, Encryption
+from shared.decisions import Action, Change, Fix, Reason, Refusal, Waiting
+from shared.errors import EnforcerError, LostRace, Malformed
+from shared.keys import KeyId, KeyVersion, VaultId
+from shared.policy import Limits, Mode
+from shared.records import Activity, Claim, Detection, KnownKey, Record, Rotation, Run, Settlement, Shard
+
+TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
+
+LEASE = timedelta(minutes=15)
+"""How long a slot is held unasked: longer than a function may run, so its claim is written or dead by then."""
+
+_PROPERTY_LIMIT = 32_000
+_ATTEMPTS = 8
+_EPOCH_END = 9_999_999_999_999
+_SLOTS = "limits"
+_KEY_ROW = "k"
+
+Row = Mapping[str, Any]
+Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
+InFlight = Callable[[ClusterId], Awaitable[bool]]
+"""Asks Azure whether an operation runs on a cluster."""
+
+_CHANGE = TypeAdapter(Change)
+_CLAIM = TypeAdapter(Claim)
+_ENCRYPTION = TypeAdapter(Encryption)
+_FIX = TypeAdapter(Fix)
+_REFUSAL = TypeAdapter(Refusal)
+
+
+class TooLarge(EnforcerError):
+    """A property that Table Storage could not hold. It never reaches the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page[T]:
+    """One page of a listing. `continuation` is None on the last one."""
+
+    items: tuple[T, ...]
+    continuation: str | None
+
+
+class Ledger:
+    """The tables. Errors: LostRace, TooLarge, and those of `shared.errors` for storage that is away."""
+
+    def __init__(self, service: TableServiceClient) -> None:
+        self._tables: dict[str, TableClient] = {name: service.get_table_client(name) for name in TABLES}
+
+    # clusters
+
+    async def cluster(self, cluster_id: ClusterId) -> Record | None:
+        """Read what is known of a cluster; None if nothing is."""
+        row = await self._get("clusters", cluster_id.subscription, _cluster_row(cluster_id))
+        return _record(row) if row is not None else None
+
+    async def clusters(self, subscription: str) -> dict[ClusterId, Record]:
+        """Read all that is known of a subscription's clusters, but for the archived ones."""
+        rows = self._query("clusters", "PartitionKey eq @p", p=subscription)
+        records = [_record(row) async for row in rows if not _is_archived(row)]
+        return {record.cluster_id: record for record in records}
+
+    async def clusters_page(self, subscription: str | None, *, top: int, after: str | None) -> Page[Record]:
+        """Read one page of the clusters, of all subscriptions or of one."""
+        where = ("PartitionKey eq @p", {"p": subscription}) if subscription else ("PartitionKey ge @p", {"p": ""})
+        page = await self._page("clusters", *where, top=top, after=after)
+        return Page(tuple(_record(row) for row in page.items if not _is_archived(row)), page.continuation)
+
+    async def write(self, record: Record) -> Record:
+        """Write a cluster's row over the version that was read; LostRace if it is another one by now."""
+        table, row = self._tables["clusters"], _row(record)
+        with translated(writing=True):
+            try:
+                if record.version is None:
+                    answer = await table.create_entity(row)
+                else:
+                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **_only_if(record.version))
+            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace(str(record.cluster_id)) from error
+        return replace(record, version=answer["etag"])
+
+    async def record(self, before: Record, after: Record, *, asked_by: str, now: datetime) -> Record:
+        """Write what a look found, if it is anything new, and a line of activity if the decision is another one.
+
+        Who uses a key is written before the cluster's row, so that no rotation misses a cluster whose row is there.
+        """
+        if after.says_the_same_as(before):
+            return before
+        if after.encryption != before.encryption:
+            await self._remember_key(after, now)
+        written = await self.write(after)
+        if after.decided_otherwise_than(before):
+            await self.note(_decision_activity(written, asked_by, now))
+        return written
+
+    async def archive(self, record: Record, now: datetime) -> None:
+        """Keep the row of a cluster that was deleted and created anew under its name: another incarnation begins."""
+        row = _row(replace(record, closed_at=now))
+        row["RowKey"] = f"{row['RowKey']}|{record.resource_uid}"
+        with translated(writing=True):
+            await self._tables["clusters"].upsert_entity(row, mode=UpdateMode.REPLACE)
+
+    # claims and slots
+
+    async def claim(
+        self, record: Record, claim: Claim, waiting: Waiting, *, limits: Limits, in_flight: InFlight
+    ) -> Record | None:
+        """Record the intent to write and the look that will settle it, and take a slot; None if no slot is free.
+
+        The row comes first: whatever happens after, the next look finds the claim and settles it, and settling gives
+        back what slots it took. LostRace if somebody else claimed the cluster first.
+        """
+        now = claim.claimed_at
+        if await self._free_slots(record.cluster_id, limits, in_flight, now) is None:
+            return None
+        await self._remember_key(record, now)
+        claimed = await self.write(replace(record, claim=claim, waiting=waiting))
+        if await self._take_slots(claimed.cluster_id, claim.intent, limits, in_flight, now):
+            return claimed
+        await self.write(replace(claimed, claim=None, waiting=record.waiting))
+        return None
+
+    async def accept(self, record: Record, operation: str | None, *, now: datetime) -> Record:
+        """Record that Azure took the claimed write."""
+        if record.claim is None:
+            raise AssertionError("only a claimed write is accepted")
+        claim = replace(record.claim, accepted_at=now, operation=operation)
+        await self.note(_write_activity(record.cluster_id, claim, ended={}))
+        return await self.write(replace(record, claim=claim))
+
+    async def settle(
+        self, record: Record, what: Settlement, *, now: datetime, refusal: Refusal | None = None
+    ) -> Record:
+        """End a claim: keep what was written with before and after, give back its slots, then clear it.
+
+        In this order, so that a crash in between is settled again by the next look. LostRace if another look was first.
+        """
+        claim = record.claim
+        if claim is None:
+            raise AssertionError("only a claim is settled")
+        said: dict[str, Any] = {"outcome": what, "endedAt": now}
+        if refusal is not None:
+            said |= {"code": refusal.code, "text": refusal.text}
+        await self.note(_write_activity(record.cluster_id, claim, ended=said))
+        await self._release_slots(claim.intent)
+        return await self.write(replace(record, claim=None, refusal=refusal))
+
+    async def _free_slots(
+        self, cluster_id: ClusterId, limits: Limits, in_flight: InFlight, now: datetime
+    ) -> list[Row] | None:
+        """Return one free slot of all and one of the subscription, or None. A slot without a row yet is free."""
+        wanted = {"all": limits.concurrent_updates, cluster_id.subscription: limits.concurrent_updates_per_subscription}
+        free = [await self._free_slot(scope, size, in_flight, now) for scope, size in wanted.items()]
+        return [slot for slot in free if slot is not None] if all(free) else None
+
+    async def _free_slot(self, scope: str, size: int, in_flight: InFlight, now: datetime) -> Row | None:
+        """A taken slot whose lease ended is free only once Azure shows nothing in flight on its cluster."""
+        rows = {row["RowKey"]: row async for row in self._slots(scope)}
+        names = [_slot_row(scope, number) for number in range(size)]
+        for name in names:
+            if name not in rows:
+                return {"PartitionKey": _SLOTS, "RowKey": name}
+            if not rows[name]["holder"]:
+                return rows[name]
+        for name in names:
+            row = rows[name]
+            if row["leaseEnd"] <= now and not await in_flight(ClusterId.parse(row["holder"])):
+                return row
+        return None
+
+    async def _take_slots(
+        self, cluster_id: ClusterId, intent: str, limits: Limits, in_flight: InFlight, now: datetime
+    ) -> bool:
+        """Take both slots in one transaction; somebody else's take in between means choosing again."""
+        for _ in range(_ATTEMPTS):
+            slots = await self._free_slots(cluster_id, limits, in_flight, now)
+            if slots is None:
+                return False
+            taken = {"holder": str(cluster_id), "intent": intent, "leaseEnd": now + LEASE, "takenAt": now}
+            if await self._transact("enforcement", [_slot_operation(slot, taken) for slot in slots]):
+                return True
+        return False
+
+    async def _release_slots(self, intent: str) -> None:
+        """Give back the slots that this intent holds. Slots that somebody took over are not touched."""
+        rows = self._query("enforcement", "PartitionKey eq @p and intent eq @i", p=_SLOTS, i=intent)
+        held = [row async for row in rows]
+        for row in held:
+            empty = {"PartitionKey": _SLOTS, "RowKey": row["RowKey"], "holder": "", "intent": "", "leaseEnd": _EPOCH}
+            with translated(writing=True), suppress(ResourceModifiedError):
+                await self._tables["enforcement"].update_entity(empty, mode=UpdateMode.REPLACE, **_only_if(_etag(row)))
+
+    def _slots(self, scope: str) -> AsyncIterator[Row]:
+        where = "PartitionKey eq @p and RowKey ge @a and RowKey lt @b"
+        return self._query("enforcement", where, p=_SLOTS, a=f"{scope}|", b=f"{scope}|~")
+
+    # keys and rotations
+
+    async def add_key_user(self, key: KeyId, cluster_id: ClusterId, now: datetime) -> None:
+        """Remember that a cluster uses a key. Known already: nothing is written over."""
+        row = {"PartitionKey": _key_partition(key), "RowKey": _user_row(cluster_id), "since": now}
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["keyusers"].create_entity(row)
+
+    async def _remember_key(self, record: Record, now: datetime) -> None:
+        key = record.encryption.key if record.encryption else None
+        if key is not None:
+            await self.add_key_user(key.key, record.cluster_id, now)
+
+    async def key_users(self, key: KeyId) -> AsyncIterator[ClusterId]:
+        """List the clusters that use a key, or have used it."""
+        async for row in self._query("keyusers", "PartitionKey eq @p", p=_key_partition(key)):
+            yield ClusterId(*row["RowKey"].split("|"))
+
+    async def key(self, key: KeyId) -> KnownKey:
+        """Read what is known of a key and its versions."""
+        vault_id: VaultId | None = None
+        rotations: list[Rotation] = []
+        async for row in self._query("rotations", "PartitionKey eq @p", p=_key_partition(key)):
+            if row["RowKey"] == _KEY_ROW:
+                vault_id = VaultId.parse(row["vaultId"])
+            else:
+                rotations.append(_rotation(row))
+        return KnownKey(key, vault_id, tuple(rotations))
+
+    async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
+        """Log versions of keys, each once: a row that is there already stays as it is."""
+        for rotation in rotations:
+            with translated(writing=True), suppress(ResourceExistsError):
+                await self._tables["rotations"].create_entity(_rotation_row(rotation))
+
+    async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
+        """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
+        row = {"PartitionKey": _key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["rotations"].create_entity(row)
+
+    async def fanned_out(self, rotation: Rotation, now: datetime) -> None:
+        """Remember that every user of the key was told of this version."""
+        row = {**_rotation_keys(rotation), "fannedOutAt": now}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+
+    async def rotations_page(self, key: KeyId | None, *, top: int, after: str | None) -> Page[Rotation]:
+        """Read one page of the rotations, of all keys or of one."""
+        where, names = "RowKey ge @a and RowKey lt @b", {"a": "v|", "b": "v|~"}
+        if key is not None:
+            where, names = f"PartitionKey eq @p and {where}", {"p": _key_partition(key)} | names
+        page = await self._page("rotations", where, names, top=top, after=after)
+        return Page(tuple(map(_rotation, page.items)), page.continuation)
+
+    # activity and runs
+
+    async def note(self, activity: Activity) -> None:
+        """Write one line of the record; written again, it adds what is new to the same line."""
+        row = {
+            "PartitionKey": _subject_partition(activity.subject),
+            "RowKey": f"{_EPOCH_END - int(activity.at.timestamp() * 1000):013d}|{activity.id}",
+            "at": activity.at,
+            "kind": activity.kind,
+            **activity.said,
+        }
+        with translated(writing=True):
+            await self._tables["activity"].upsert_entity(_guarded(row), mode=UpdateMode.MERGE)
+
+    async def start_run(self, run: Run) -> None:
+        """Remember a run and how many shards it has. Started again, it stays as it is."""
+        row = {
+            "PartitionKey": run.id,
+            "RowKey": "run",
+            "askedBy": run.asked_by,
+            "startedAt": run.started_at,
+            "mode": run.mode or "",
+            "shards": run.shards,
+        }
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["runs"].create_entity(_guarded(row))
+
+    async def finish_shard(self, run: str, shard: Shard) -> None:
+        """Remember what a shard found. A shard that is swept again counts once."""
+        row = {
+            "PartitionKey": run,
+            "RowKey": f"s|{shard.subscription}",
+            "finishedAt": shard.finished_at,
+            "clusters": shard.clusters,
+            "enqueued": shard.enqueued,
+            "counts": json.dumps(shard.counts),
+            "failure": shard.failure or "",
+        }
+        with translated(writing=True):
+            await self._tables["runs"].upsert_entity(_guarded(row), mode=UpdateMode.REPLACE)
+
+    async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
+        """Read a run and the shards that are done; None if there is no such run."""
+        rows = [row async for row in self._query("runs", "PartitionKey eq @p", p=run_id)]
+        head = next((row for row in rows if row["RowKey"] == "run"), None)
+        if head is None:
+            return None
+        run = Run(
+            run_id, head["askedBy"], head["startedAt"], Mode(head["mode"]) if head["mode"] else None, head["shards"]
+        )
+        return run, tuple(_shard(row) for row in rows if row["RowKey"] != "run")
+
+    # rows
+
+    async def _get(self, table: str, partition: str, row: str) -> Row | None:
+        with translated():
+            try:
+                return await self._tables[table].get_entity(partition, row)
+            except ResourceNotFoundError:
+                return None
+
+    async def _transact(self, table: str, operations: list[Operation]) -> bool:
+        """Write all of these rows or none; False if one of them was changed meanwhile."""
+        with translated(writing=True):
+            try:
+                await self._tables[table].submit_transaction(operations)
+            except TableTransactionError as error:
+                if error.status_code not in {404, 409, 412}:
+                    raise
+                return False
+        return True
+
+    async def _query(self, table: str, where: str, **names: Any) -> AsyncIterator[Row]:
+        with translated():
+            async for row in self._tables[table].query_entities(where, parameters=names):
+                yield row
+
+    async def _page(self, table: str, where: str, names: dict[str, Any], *, top: int, after: str | None) -> Page[Row]:
+        found = self._tables[table].query_entities(where, parameters=names, results_per_page=top)
+        pages = found.by_page(continuation_token=_token(after))  # type: ignore[arg-type]  # a dict, whatever it says
+        with translated():
+            try:
+                rows = [row async for row in await anext(pages)]
+            except StopAsyncIteration:
+                return Page((), None)
+        return Page(tuple(rows), _opaque(getattr(pages, "continuation_token", None)))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _opaque(token: Mapping[str, str] | None) -> str | None:
+    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode() if token else None
+
+
+def _token(text: str | None) -> dict[str, str] | None:
+    """Read a continuation token that a caller gives back; it only says where a listing goes on."""
+    if text is None:
+        return None
+    try:
+        token = json.loads(base64.urlsafe_b64decode(text))
+        return {name: str(token[name]) for name in ("PartitionKey", "RowKey")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed("not a continuation token of this listing") from error
+
+
+def _only_if(etag: str) -> dict[str, Any]:
+    if not etag:
+        raise AssertionError("an update without an ETag would overwrite silently")
+    return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+
+
+def _etag(row: Row) -> str:
+    return cast("str", cast(Any, row).metadata["etag"])
+
+
+def _guarded(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if isinstance(value, str) and len(value) > _PROPERTY_LIMIT:
+            raise TooLarge(f"{name} has {len(value)} characters, and a property holds {_PROPERTY_LIMIT}")
+    return {name: str(value) if isinstance(value, str) else value for name, value in row.items() if value is not None}
+
+
+def _cluster_row(cluster_id: ClusterId) -> str:
+    return f"{cluster_id.group}|{cluster_id.name}"
+
+
+def _user_row(cluster_id: ClusterId) -> str:
+    return f"{cluster_id.subscription}|{cluster_id.group}|{cluster_id.name}"
+
+
+def _key_partition(key: KeyId) -> str:
+    return f"{key.vault}|{key.name}"
+
+
+def _slot_row(scope: str, number: int) -> str:
+    return f"{scope}|{number:03d}"
+
+
+def _subject_partition(subject: ClusterId | KeyId | str) -> str:
+    if isinstance(subject, ClusterId):
+        return f"cluster|{_user_row(subject)}"
+    return f"key|{_key_partition(subject)}" if isinstance(subject, KeyId) else subject
+
+
+def _slot_operation(slot: Row, taken: dict[str, Any]) -> Operation:
+    row = {"PartitionKey": slot["PartitionKey"], "RowKey": slot["RowKey"], **taken}
+    if "holder" not in slot:
+        return TransactionOperation.CREATE, row
+    return TransactionOperation.UPDATE, row, {"mode": UpdateMode.REPLACE, **_only_if(_etag(slot))}
+
+
+def _is_archived(row: Row) -> bool:
+    return str(row["RowKey"]).count("|") > 1
+
+
+def _row(record: Record) -> dict[str, Any]:
+    waiting, encryption = record.waiting, record.encryption
+    return _guarded(
+        {
+            "PartitionKey": record.cluster_id.subscription,
+            "RowKey": _cluster_row(record.cluster_id),
+            "resourceId": record.resource_id,
+            "resourceUID": record.resource_uid,
+            "location": record.location,
+            "kubernetes": record.kubernetes,
+            "keyManagement": encryption.key_management if encryption else None,
+            "encryption": _json(_ENCRYPTION, encryption),
+            "target": record.target,
+            "mode": record.mode,
+            "action": record.action,
+            "reason": record.reasons[0] if record.reasons else None,
+            "reasons": ",".join(record.reasons) or None,
+            "detail": record.detail,
+            "fix": _json(_FIX, record.fix),
+            "change": _json(_CHANGE, record.change),
+            "decidedAt": record.decided_at,
+            "claim": _json(_CLAIM, record.claim),
+            "waitingFor": waiting.reason if waiting else None,
+            "waitingSince": waiting.since if waiting else None,
+            "lookAgainAt": waiting.look_again_at if waiting else None,
+            "token": waiting.token if waiting else None,
+            "setBy": waiting.set_by if waiting else None,
+            "refusal": _json(_REFUSAL, record.refusal),
+            "closedAt": record.closed_at,
+        }
+    )
+
+
+def _record(row: Row) -> Record:
+    group, name = row["RowKey"].split("|")[:2]
+    return Record(
+        cluster_id=ClusterId(row["PartitionKey"], group, name),
+        version=_etag(row),
+        resource_id=row.get("resourceId"),
+        resource_uid=row.get("resourceUID"),
+        location=row.get("location"),
+        kubernetes=row.get("kubernetes"),
+        encryption=_value(_ENCRYPTION, row.get("encryption")),
+        target=row.get("target"),
+        mode=Mode(row["mode"]) if "mode" in row else None,
+        action=Action(row["action"]) if "action" in row else None,
+        reasons=tuple(Reason(reason) for reason in row.get("reasons", "").split(",") if reason),
+        detail=row.get("detail"),
+        fix=_value(_FIX, row.get("fix")),
+        change=_value(_CHANGE, row.get("change")),
+        decided_at=row.get("decidedAt"),
+        claim=_value(_CLAIM, row.get("claim")),
+        waiting=_waiting(row),
+        refusal=_value(_REFUSAL, row.get("refusal")),
+        closed_at=row.get("closedAt"),
+    )
+
+
+def _waiting(row: Row) -> Waiting | None:
+    if "token" not in row:
+        return None
+    return Waiting(Reason(row["waitingFor"]), row["waitingSince"], row["lookAgainAt"], row["token"], row["setBy"])
+
+
+def _json[T](adapter: TypeAdapter[T], value: T | None) -> str | None:
+    return None if value is None else adapter.dump_json(value).decode()
+
+
+def _value[T](adapter: TypeAdapter[T], text: str | None) -> T | None:
+    return None if text is None else adapter.validate_json(text)
+
+
+def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, Any]) -> Activity:
+    """The one line of a write: who asked for what, what was there before, and by and by what came of it."""
+    said = {
+        "askedBy": claim.asked_by,
+        "before": _json(_ENCRYPTION, claim.change.before),
+        "after": _json(_ENCRYPTION, claim.change.after),
+        "etag": claim.change.etag,
+        "resourceUID": claim.resource_uid,
+        "acceptedAt": claim.accepted_at,
+        "operation": claim.operation,
+        **ended,
+    }
+    return Activity(cluster_id, claim.intent, claim.claimed_at, "write", said)
+
+
+def _decision_activity(record: Record, asked_by: str, now: datetime) -> Activity:
+    said = {
+        "askedBy": asked_by,
+        "action": record.action,
+        "reasons": ",".join(record.reasons),
+        "detail": record.detail,
+        "target": record.target,
+        "mode": record.mode,
+        "keyManagement": record.encryption.key_management if record.encryption else None,
+    }
+    return Activity(record.cluster_id, uuid4().hex, now, "decision", said)
+
+
+def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
+    return {"PartitionKey": _key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
+
+
+def _rotation_row(rotation: Rotation) -> dict[str, Any]:
+    version = rotation.version
+    return _guarded(
+        {
+            **_rotation_keys(rotation),
+            "how": rotation.how,
+            "detectedAt": rotation.detected_at,
+            "eventId": rotation.event_id,
+            "fannedOutAt": rotation.fanned_out_at,
+            "enabled": version.enabled,
+            "created": version.created,
+            "notBefore": version.not_before,
+            "expires": version.expires,
+        }
+    )
+
+
+def _rotation(row: Row) -> Rotation:
+    version = KeyVersion(
+        row["RowKey"].removeprefix("v|"),
+        enabled=row.get("enabled"),
+        created=row.get("created"),
+        not_before=row.get("notBefore"),
+        expires=row.get("expires"),
+    )
+    return Rotation(
+        KeyId(*row["PartitionKey"].split("|")),
+        version,
+        Detection(row["how"]),
+        row["detectedAt"],
+        row.get("eventId"),
+        row.get("fannedOutAt"),
+    )
+
+
+def _shard(row: Row) -> Shard:
+    return Shard(
+        row["RowKey"].removeprefix("s|"),
+        row["finishedAt"],
+        row["clusters"],
+        row["enqueued"],
+        json.loads(row["counts"]),
+        row["failure"] or None,
+    )

@@ -1,0 +1,235 @@
+"""One cluster, one step closer to its target: gather, decide, claim, apply, record. Safe to repeat.
+
+    message --> read row --> read cluster --> settle an open claim --> decide --+--> record
+                   |                                                            +--> wait: row, then one message
+              stale: end                                                        `--> write: claim, message, PUT, record
+
+What a crash leaves behind, and who picks it up:
+
+    after the row of a wait, before its message   the redelivered message: it finds itself in `set_by`, sends again
+    after the claim, before the PUT               the look that the claim sent for: the eTag is the one claimed
+    after the PUT, before the reply or record     the same look: the profile is there
+    a message lost for good                       the sweep, or any event: the row is overdue
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from shared.aks import Aks
+from shared.clusters import Cluster, ClusterId
+from shared.decisions import (
+    Action,
+    Change,
+    Decision,
+    Facts,
+    Reason,
+    Refusal,
+    Waiting,
+    decide,
+    fix,
+    within_deadline,
+)
+from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
+from shared.events import ClusterRequest
+from shared.ledger import Ledger
+from shared.policy import Mode, PolicyInForce
+from shared.queues import LONGEST_DELAY, Queues
+from shared.records import Claim, Record, Settlement, is_pending, is_stale, settlement
+
+log = logging.getLogger(__name__)
+
+_RACES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Looks at one cluster at a time. `look_again` is how long a wait lasts that names no time of its own."""
+
+    policy: PolicyInForce
+    aks: Aks
+    ledger: Ledger
+    queues: Queues
+    look_again: timedelta
+
+    async def reconcile(self, request: ClusterRequest, *, now: datetime) -> Record | None:
+        """Bring one cluster one step closer to its target; return its row, None if there was nothing to look at.
+
+        Raises Unavailable where storage or Azure gives no answer: the message comes back.
+        """
+        for _ in range(_RACES):
+            try:
+                return await self._look(request, now)
+            except LostRace:
+                log.info("look again at %s: its row was changed meanwhile", request.cluster)
+        raise Unavailable("LostRace", f"the row of {request.cluster} keeps changing")
+
+    async def give_up(self, request: ClusterRequest, *, now: datetime) -> None:
+        """Record that a message failed too often. The sweep starts the cluster afresh."""
+        record = await self.ledger.cluster(request.cluster) or Record(request.cluster)
+        await self._report(Reason.POISONED, record, request, now=now)
+
+    async def _look(self, request: ClusterRequest, now: datetime) -> Record | None:
+        record = await self.ledger.cluster(request.cluster)
+        if record is not None and record.waiting is not None and record.waiting.set_by == request.id:
+            await self._send_for(record.waiting, request, now=now)
+            return record
+        if is_stale(request.token, record):
+            return record
+        record = record or Record(request.cluster)
+        try:
+            cluster = await self.aks.get(request.cluster)
+        except Throttled as error:
+            return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
+        except Unreadable as error:
+            return await self._report(Reason.UNREADABLE, record, request, now=now, detail=str(error))
+        if cluster is None:
+            return await self._missing(record, request, now=now)
+        record = await self._settled(record, cluster, now=now)
+        return await self._decide(cluster, record, request, now=now)
+
+    async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
+        """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew."""
+        claim = record.claim
+        what = settlement(claim, cluster, now=now, patience=self.look_again) if claim is not None else None
+        if what is not None:
+            refusal = _refusal_after(record, cluster, what, now)
+            record = await self.ledger.settle(record, what, now=now, refusal=refusal)
+            log.info("%s: what was claimed is %s", record.cluster_id, what)
+        if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
+            await self.ledger.archive(record, now)
+            record = Record(record.cluster_id, version=record.version)
+        return record
+
+    async def _decide(self, cluster: Cluster, record: Record, request: ClusterRequest, *, now: datetime) -> Record:
+        assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
+        seen = record.after_reading(cluster).after_assigning(assignment)
+        if record.claim is not None:
+            return await self._wait(Reason.UPDATING, record, seen, request, now=now, after=self.look_again)
+        decision = decide(Facts(cluster, record.waiting, record.refusal), assignment, now)
+        if decision.action is Action.WAIT:
+            return await self._wait(decision.reason, record, seen, request, now=now, after=self.look_again)
+        if decision.change is not None and decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
+            return await self._write(cluster, decision.change, record, seen, request, now=now)
+        looked = record.after_looking(cluster, assignment, decision, now=now)
+        return await self.ledger.record(record, looked, asked_by=request.asked_by, now=now)
+
+    async def _write(
+        self, cluster: Cluster, change: Change, record: Record, seen: Record, request: ClusterRequest, *, now: datetime
+    ) -> Record:
+        """Claim, send for the look that will settle it, then write. Without a claim there is no PUT."""
+        claim = Claim(uuid4().hex, change, request.asked_by, cluster.resource_uid, claimed_at=now)
+        updating = seen.after_deciding(Decision(Action.WAIT, (Reason.UPDATING,), change), now=now)
+        waiting = _waiting(None, Reason.UPDATING, request, now=now, until=now + self.look_again)
+        claimed = await self.ledger.claim(
+            updating, claim, waiting, limits=self.policy.limits, in_flight=self._is_in_flight
+        )
+        if claimed is None:
+            return await self._wait(Reason.LIMIT_REACHED, record, seen, request, now=now, after=self.look_again)
+        await self._send_for(waiting, request, now=now)
+        return await self._put(cluster, claimed, claim, request, now=now)
+
+    async def _put(
+        self, cluster: Cluster, record: Record, claim: Claim, request: ClusterRequest, *, now: datetime
+    ) -> Record:
+        """Send the claimed write. What gets no clear answer stays claimed: the look that was sent for settles it."""
+        try:
+            operation = await self.aks.put(cluster, claim.change)
+        except Throttled as error:
+            record = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
+            return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
+        except Refused as error:
+            refusal = _refusal(Reason.BLOCKED, error, record, claim.change.etag, now)
+            record = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
+            return await self._report(Reason.BLOCKED, record, request, now=now, detail=str(error))
+        except (Conflict, Unavailable) as error:
+            log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
+            return record
+        log.info("%s: Azure took the update", record.cluster_id)
+        with suppress(LostRace):  # another look saw the update arrive; the claim is settled all the same
+            return await self.ledger.accept(record, operation, now=now)
+        return record
+
+    async def _missing(self, record: Record, request: ClusterRequest, *, now: datetime) -> Record | None:
+        """A cluster that Azure does not show: known before, so it is gone; just written, so it may still come."""
+        if record.resource_id is None and request.since is not None:
+            return await self._wait(Reason.NOT_VISIBLE, record, record, request, now=now, after=self.look_again)
+        if record.version is None:
+            return None
+        if record.claim is not None:
+            record = await self.ledger.settle(record, Settlement.GONE, now=now)
+        gone = record.after_deciding(Decision(Action.NOTHING, (Reason.GONE,)), now=now)
+        gone = replace(gone, closed_at=record.closed_at or now)
+        return await self.ledger.record(record, gone, asked_by=request.asked_by, now=now)
+
+    async def _report(
+        self, reason: Reason, record: Record, request: ClusterRequest, *, now: datetime, detail: str | None = None
+    ) -> Record:
+        """Report something that is known without the cluster's document."""
+        decision = Decision(Action.REPORT, (reason,), record.change)
+        decided = replace(record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, record.cluster_id))
+        return await self.ledger.record(record, decided, asked_by=request.asked_by, now=now)
+
+    async def _wait(
+        self, reason: Reason, record: Record, seen: Record, request: ClusterRequest, *, now: datetime, after: timedelta
+    ) -> Record:
+        """Put a wait into the row, and send its one message once the row is won. Past its deadline, report it.
+
+        An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
+        """
+        decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), record.waiting, now)
+        decided = seen.after_deciding(decision, now=now)
+        if decision.action is not Action.WAIT:
+            decided = replace(decided, fix=fix(decision.reason, record.cluster_id))
+            return await self.ledger.record(record, decided, asked_by=request.asked_by, now=now)
+        waiting = _waiting(record.waiting, reason, request, now=now, until=now + after)
+        if record.waiting is not None and _joins(record, reason, request, now):
+            joined = replace(record.waiting, reason=reason, since=waiting.since)
+            return await self.ledger.record(
+                record, replace(decided, waiting=joined), asked_by=request.asked_by, now=now
+            )
+        waits = replace(decided, waiting=waiting)
+        written = await self.ledger.record(record, waits, asked_by=request.asked_by, now=now)
+        await self._send_for(waiting, request, now=now)
+        return written
+
+    async def _send_for(self, waiting: Waiting, request: ClusterRequest, *, now: datetime) -> None:
+        after = min(waiting.look_again_at - now, LONGEST_DELAY)
+        await self.queues.ask_for_cluster(request.again(waiting.token), after=after)
+
+    async def _is_in_flight(self, cluster_id: ClusterId) -> bool:
+        cluster = await self.aks.get(cluster_id)
+        return cluster is not None and not cluster.settled
+
+
+def _joins(record: Record, reason: Reason, request: ClusterRequest, now: datetime) -> bool:
+    """Return whether a wait joins the chain that is there. A throttled look must not come back earlier than asked."""
+    if request.token is not None or not is_pending(record, now):
+        return False
+    return reason is not Reason.THROTTLED or record.reasons[:1] == (Reason.THROTTLED,)
+
+
+def _waiting(
+    earlier: Waiting | None, reason: Reason, request: ClusterRequest, *, now: datetime, until: datetime
+) -> Waiting:
+    """A wait's next look. It lasts since its reason first held; for a cluster not seen yet, since it was written."""
+    begun = min(request.since or now, now) if reason is Reason.NOT_VISIBLE else now
+    since = earlier.since if earlier is not None and earlier.reason is reason else begun
+    return Waiting(reason, since, until, token=uuid4().hex, set_by=request.id)
+
+
+def _refusal_after(record: Record, cluster: Cluster, what: Settlement, now: datetime) -> Refusal | None:
+    """What a withdrawn claim leaves behind: since when writes at this very state have been in vain."""
+    if what is not Settlement.WITHDRAWN or cluster.etag is None:
+        return None
+    return _refusal(Reason.CONFLICT, Conflict("Withdrawn", "the update did not arrive"), record, cluster.etag, now)
+
+
+def _refusal(reason: Reason, error: ServiceError, record: Record, etag: str, now: datetime) -> Refusal:
+    earlier = record.refusal
+    same = earlier is not None and earlier.reason is reason and earlier.etag == etag
+    return Refusal(reason, error.code, error.text, etag, at=now, since=earlier.since if earlier and same else now)

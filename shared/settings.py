@@ -1,0 +1,72 @@
+"""The environment, read once. Nobody else reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from shared.clusters import parse_subscription
+from shared.errors import EnforcerError, Malformed
+
+
+class BadSettings(EnforcerError):
+    """Settings that are missing or can't be read: all of them at once, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the app is told. Storage is reached by identity: there is no connection string.
+
+    `subscriptions` empty means all that the identity can read; `client_id` None means the system-assigned identity.
+    """
+
+    tables: str
+    queues: str
+    client_id: str | None
+    subscriptions: tuple[str, ...]
+    policy_file: Path
+    look_again: timedelta
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment; BadSettings names everything that is wrong with it."""
+        faults: list[str] = []
+        settings = cls(
+            tables=_uri(environment, "AzureWebJobsStorage__tableServiceUri", faults),
+            queues=_uri(environment, "AzureWebJobsStorage__queueServiceUri", faults),
+            client_id=environment.get("AZURE_CLIENT_ID") or None,
+            subscriptions=_subscriptions(environment, faults),
+            policy_file=Path(environment.get("POLICY_FILE") or "kms-policy.yaml"),
+            look_again=_seconds(environment, "LOOK_AGAIN_SECONDS", 60, faults),
+        )
+        if faults:
+            raise BadSettings("; ".join(faults))
+        return settings
+
+
+def _uri(environment: Mapping[str, str], name: str, faults: list[str]) -> str:
+    value = environment.get(name, "")
+    if not value.startswith("https://"):
+        faults.append(f"{name} must be the https:// address of the storage service")
+    return value
+
+
+def _subscriptions(environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+    names = [name.strip() for name in environment.get("SUBSCRIPTIONS", "").split(",") if name.strip()]
+    try:
+        return tuple(parse_subscription(name) for name in names)
+    except Malformed as error:
+        faults.append(f"SUBSCRIPTIONS: {error}")
+        return ()
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: int, faults: list[str]) -> timedelta:
+    value = environment.get(name) or str(default)
+    if not value.isdecimal() or not 1 <= int(value) <= 3600:
+        faults.append(f"{name} must be a whole number of seconds, 1 to 3600")
+        return timedelta(seconds=default)
+    return timedelta(seconds=int(value))

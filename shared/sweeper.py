@@ -1,0 +1,187 @@
+"""The fleet: what no event announced. Lists, decides without a closer look, and enqueues what needs one.
+
+    start --> one message a subscription --> sweep: list page by page, decide, record or enqueue --> count
+
+A cluster whose row says already what the list says costs no write. What is absent from a list is looked at, never
+closed: absence proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shared.aks import Aks
+from shared.clusters import Cluster, ClusterId
+from shared.decisions import Action, Decision, Facts, decide
+from shared.errors import LostRace, Malformed, Throttled, Unreadable
+from shared.events import ClusterRequest, KeyRequest, ShardRequest
+from shared.keys import KeyId, VaultId
+from shared.ledger import Ledger
+from shared.policy import Mode, PolicyInForce
+from shared.queues import Queues
+from shared.records import Record, Run, Shard, is_overdue, is_pending
+
+log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 16
+
+
+class Need(StrEnum):
+    """What a listed cluster needs."""
+
+    LOOK = "look"
+    """A message: it is to be written, waited for, or looked at again."""
+    ROW = "row"
+    """Its row, if that says anything new."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a shard has found so far."""
+
+    seen: set[ClusterId] = field(default_factory=set)
+    keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
+    users: defaultdict[KeyId, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
+    counts: Counter[str] = field(default_factory=Counter)
+    enqueued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Passes over the fleet. `subscriptions` are what is swept; empty means all that are readable."""
+
+    policy: PolicyInForce
+    aks: Aks
+    ledger: Ledger
+    queues: Queues
+    subscriptions: tuple[str, ...]
+
+    async def start(
+        self, run_id: str, *, asked_by: str, now: datetime, only: tuple[str, ...] = (), mode: Mode | None = None
+    ) -> Run:
+        """Start a run: one message a subscription. `only` narrows it, `mode` lowers what the policy allows."""
+        scope = self.subscriptions or tuple(await self.aks.subscriptions())
+        shards = [subscription for subscription in scope if not only or subscription in only]
+        run = Run(run_id, asked_by, now, mode, len(shards))
+        await self.ledger.start_run(run)
+        for subscription in shards:
+            await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode))
+        return run
+
+    async def sweep(self, request: ShardRequest, *, now: datetime) -> Shard | None:
+        """Sweep one subscription; None if Azure asked to come back later. Swept again, it ends the same."""
+        tally = _Tally()
+        failure = None
+        try:
+            await self._sweep(request, tally, now)
+        except Throttled as error:
+            log.info("%s: Azure asks to come back in %s", request.subscription, error.retry_after)
+            await self.queues.ask_for_shard(request, after=error.retry_after)
+            return None
+        except Unreadable as error:
+            log.warning("%s: the subscription can't be read: %s", request.subscription, error)
+            failure = str(error)
+        shard = Shard(request.subscription, now, len(tally.seen), tally.enqueued, dict(tally.counts), failure)
+        await self.ledger.finish_shard(request.run, shard)
+        return shard
+
+    async def give_up(self, request: ShardRequest, *, now: datetime) -> None:
+        """Record that a shard's message failed too often, so that its run ends."""
+        failure = "the sweep of this subscription failed five times in a row"
+        await self.ledger.finish_shard(request.run, Shard(request.subscription, now, 0, 0, {}, failure))
+
+    async def _sweep(self, request: ShardRequest, tally: _Tally, now: datetime) -> None:
+        records = await self.ledger.clusters(request.subscription)
+        async for page in self.aks.pages(request.subscription):
+            await self._sweep_page(page, records, request, tally, now)
+        absent = [one for one in records.values() if one.cluster_id not in tally.seen and one.closed_at is None]
+        for record in absent:
+            await self._enqueue(record.cluster_id, request, tally)
+        for key, vault in tally.keys.items():
+            await self._mend_users(key, tally.users[key], now)
+            await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault))
+
+    async def _sweep_page(
+        self,
+        page: Iterable[Cluster],
+        records: dict[ClusterId, Record],
+        request: ShardRequest,
+        tally: _Tally,
+        now: datetime,
+    ) -> None:
+        at_once = asyncio.Semaphore(_ROWS_AT_ONCE)
+
+        async def one(cluster: Cluster) -> None:
+            async with at_once:
+                record = records.get(cluster.id) or Record(cluster.id)
+                await self._sweep_cluster(cluster, record, request, tally, now)
+
+        async with asyncio.TaskGroup() as tasks:
+            for cluster in page:
+                tasks.create_task(one(cluster))
+
+    async def _sweep_cluster(
+        self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime
+    ) -> None:
+        assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
+        decision = decide(Facts(cluster, record.waiting, record.refusal), assignment, now)
+        tally.seen.add(cluster.id)
+        tally.counts[f"{decision.action}:{decision.reason}"] += 1
+        self._remember_key(cluster, tally)
+        if _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
+            await self._enqueue(cluster.id, request, tally)
+            return
+        if record.claim is not None or is_pending(record, now):
+            return
+        looked = record.after_looking(cluster, assignment, decision, now=now)
+        try:
+            await self.ledger.record(record, looked, asked_by=request.asked_by, now=now)
+        except LostRace:
+            log.info("%s: somebody else has just looked at it", cluster.id)
+
+    async def _mend_users(self, key: KeyId, users: set[ClusterId], now: datetime) -> None:
+        """Add the users of a key that the ledger lacks: a rotation would miss them."""
+        known = {cluster_id async for cluster_id in self.ledger.key_users(key)}
+        for cluster_id in users - known:
+            await self.ledger.add_key_user(key, cluster_id, now)
+
+    async def _enqueue(self, cluster_id: ClusterId, request: ShardRequest, tally: _Tally) -> None:
+        tally.enqueued += 1
+        await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
+
+    def _remember_key(self, cluster: Cluster, tally: _Tally) -> None:
+        reference = cluster.encryption.key
+        if reference is None:
+            return
+        vault = cluster.encryption.vault_id
+        tally.users[reference.key].add(cluster.id)
+        known = tally.keys.get(reference.key)
+        tally.keys[reference.key] = known or (_vault(vault, reference.key) if vault else None)
+
+
+def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:
+    """A pending wait has its own look coming; a cluster created anew under its name is read afresh."""
+    if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
+        return Need.LOOK
+    if is_overdue(record, now):
+        return Need.LOOK
+    if is_pending(record, now):
+        return Need.ROW
+    if decision.action is Action.WAIT:
+        return Need.LOOK
+    return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
+
+
+def _vault(resource_id: str, key: KeyId) -> VaultId | None:
+    """The vault that a cluster names, if it can be read and is the key's own."""
+    try:
+        vault = VaultId.parse(resource_id)
+    except Malformed:
+        return None
+    return vault if vault.name == key.vault else None

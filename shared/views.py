@@ -1,0 +1,155 @@
+"""What programs read: the rows as JSON. Pages end with a continuation token where there is more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.clusters import parse_subscription
+from shared.errors import Malformed
+from shared.keys import KeyReference
+from shared.ledger import Ledger
+from shared.policy import PolicyInForce
+from shared.records import Claim, Record, Rotation, Run, Shard
+
+Json = dict[str, Any]
+
+_TOP, _MOST = 100, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Answers questions about what the ledger holds. Malformed if a question can't be read."""
+
+    ledger: Ledger
+
+    async def clusters(self, query: Mapping[str, str]) -> Json:
+        """The clusters, page by page. `subscription`, `top`, `continuation`."""
+        _known(query, "subscription", "top", "continuation")
+        subscription = parse_subscription(query["subscription"]) if "subscription" in query else None
+        page = await self.ledger.clusters_page(subscription, top=_top(query), after=query.get("continuation"))
+        return {"clusters": [_cluster(record) for record in page.items], "continuation": page.continuation}
+
+    async def rotations(self, query: Mapping[str, str]) -> Json:
+        """The rotations, page by page. `key` (its URL), `top`, `continuation`."""
+        _known(query, "key", "top", "continuation")
+        key = KeyReference.parse(query["key"]).key if "key" in query else None
+        page = await self.ledger.rotations_page(key, top=_top(query), after=query.get("continuation"))
+        return {"rotations": [_rotation(rotation) for rotation in page.items], "continuation": page.continuation}
+
+    async def run(self, run_id: str) -> Json | None:
+        """One run and how far it is; None if there is no such run."""
+        found = await self.ledger.run(run_id)
+        return run_view(*found) if found is not None else None
+
+
+def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
+    """A run: what was asked, how many shards are done, and what they found."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.counts)
+    done = len(shards) >= run.shards
+    return {
+        "id": run.id,
+        "askedBy": run.asked_by,
+        "startedAt": _time(run.started_at),
+        "mode": run.mode,
+        "status": "done" if done else "running",
+        "finishedAt": _time(max((shard.finished_at for shard in shards), default=run.started_at)) if done else None,
+        "shards": {"total": run.shards, "done": len(shards)},
+        "clusters": sum(shard.clusters for shard in shards),
+        "enqueued": sum(shard.enqueued for shard in shards),
+        "decisions": dict(sorted(counts.items())),
+        "failures": {shard.subscription: shard.failure for shard in shards if shard.failure},
+    }
+
+
+def health_view(policy: PolicyInForce) -> Json:
+    """Whether the app does its work. A broken policy document degrades it: it runs on and writes nothing."""
+    return {
+        "status": "degraded" if policy.faults else "ok",
+        "policy": {"mode": policy.mode, "faults": list(policy.faults)},
+    }
+
+
+def problem(status: int, title: str, detail: str) -> Json:
+    """Problem details, as RFC 9457 has them."""
+    return {"type": "about:blank", "status": status, "title": title, "detail": detail}
+
+
+def _cluster(record: Record) -> Json:
+    return {
+        "id": record.resource_id or str(record.cluster_id),
+        "subscription": record.cluster_id.subscription,
+        "resourceGroup": record.cluster_id.group,
+        "name": record.cluster_id.name,
+        "location": record.location,
+        "kubernetes": record.kubernetes,
+        "keyManagement": record.encryption.key_management if record.encryption else None,
+        "target": record.target,
+        "mode": record.mode,
+        "action": record.action,
+        "reason": record.reasons[0] if record.reasons else None,
+        "reasons": list(record.reasons),
+        "detail": record.detail,
+        "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
+        "change": _change(record),
+        "decidedAt": _time(record.decided_at),
+        "update": _update(record.claim) if record.claim else None,
+        "waitingSince": _time(record.waiting.since) if record.waiting else None,
+        "lookAgainAt": _time(record.waiting.look_again_at) if record.waiting else None,
+        "closedAt": _time(record.closed_at),
+    }
+
+
+def _change(record: Record) -> Json | None:
+    """The change that the decision makes, or in audit would make."""
+    if record.change is None:
+        return None
+    return {"before": record.change.before.view(), "after": record.change.after.view()}
+
+
+def _update(claim: Claim) -> Json:
+    return {
+        "id": claim.intent,
+        "askedBy": claim.asked_by,
+        "claimedAt": _time(claim.claimed_at),
+        "acceptedAt": _time(claim.accepted_at),
+    }
+
+
+def _rotation(rotation: Rotation) -> Json:
+    version = rotation.version
+    return {
+        "vault": rotation.key.vault,
+        "key": rotation.key.name,
+        "version": version.version,
+        "how": rotation.how,
+        "detectedAt": _time(rotation.detected_at),
+        "eventId": rotation.event_id,
+        "fannedOutAt": _time(rotation.fanned_out_at),
+        "enabled": version.enabled,
+        "created": _time(version.created),
+        "notBefore": _time(version.not_before),
+        "expires": _time(version.expires),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat().replace("+00:00", "Z") if moment else None
+
+
+def _known(query: Mapping[str, str], *names: str) -> None:
+    unknown = sorted(set(query) - {*names, "code"})
+    if unknown:
+        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: this list takes {', '.join(names)}")
+
+
+def _top(query: Mapping[str, str]) -> int:
+    text = query.get("top", str(_TOP))
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise Malformed(f"top must be a whole number, 1 to {_MOST}")
+    return int(text)
