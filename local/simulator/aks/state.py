@@ -1,0 +1,374 @@
+"""The managed clusters, and the operations that change them over time."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from local.simulator.activity import DELETE_SUCCESS, PERSON, WRITE_SUCCESS, Activity
+from local.simulator.aks.documents import (
+    CLUSTER_TYPE,
+    Encryption,
+    IdentityKind,
+    Seed,
+    encryption_of,
+    fill_generated,
+    renew_etags,
+    written,
+)
+from local.simulator.aks.rules import check_encryption, check_etag, check_idle, check_running
+from local.simulator.clock import timestamp
+from local.simulator.errors import resource_not_found, throttled
+from local.simulator.subscriptions import SUBSCRIPTION, Subscriptions
+from local.simulator.wire import Json, rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from threading import Condition
+
+    from local.simulator.clock import Clock
+    from local.simulator.eventgrid import EventGrid
+    from local.simulator.identity import Caller
+
+WRITE = f"{CLUSTER_TYPE}/write"
+DELETE = f"{CLUSTER_TYPE}/delete"
+
+# One PUT per minute and cluster, twenty at once. Source: AKS docs, quotas-skus-regions.
+PUT_BURST = 20
+PUT_REFILL = timedelta(minutes=1)
+
+# What the service adds to a new cluster when the client leaves it out.
+GENERATED_ON_CREATE = ("nodeResourceGroup", "servicePrincipalProfile", "identityProfile", "securityProfile")
+
+# The last part of an operation shows this status, which is not among ARM's own.
+RECONCILING_SHARE = 0.8
+
+
+@dataclass(slots=True)
+class Operation:
+    """One long-running operation. `failure`: code and text with which it ends."""
+
+    id: str
+    location: str
+    started: datetime
+    ends: datetime
+    activity: Activity
+    failure: tuple[str, str] | None = None
+
+    def document(self, now: datetime) -> Json:
+        """Its status: InProgress, ReconcilingAddons, then Succeeded or Failed."""
+        document: Json = {"name": self.id, "status": self._status(now), "startTime": timestamp(self.started)}
+        if now >= self.ends:
+            document["endTime"] = timestamp(self.ends)
+            if self.failure is not None:
+                document["error"] = {"code": self.failure[0], "message": self.failure[1]}
+        return document
+
+    def _status(self, now: datetime) -> str:
+        if now >= self.ends:
+            return "Succeeded" if self.failure is None else "Failed"
+        is_late = now >= self.started + (self.ends - self.started) * RECONCILING_SHARE
+        return "ReconcilingAddons" if is_late else "InProgress"
+
+
+class SimulatedCluster:
+    """One managed cluster. `document` is live: what a test changes there, the next GET shows."""
+
+    def __init__(self, document: Json, *, visible_from: datetime | None = None) -> None:
+        self.id = str(document["id"])
+        self.visible_from = visible_from
+        self.operation: Operation | None = None
+        self.replaced_profile: Json | None = None
+        self._document = document
+        self._rendered: bytes | None = None
+        self._is_handed_out = False
+
+    @property
+    def document(self) -> Json:
+        self._is_handed_out = True  # whoever has it may change it at any time: never render from memory again
+        return self._document
+
+    @property
+    def name(self) -> str:
+        return str(self._document["name"])
+
+    @property
+    def group(self) -> str:
+        return self.id.split("/")[4]
+
+    @property
+    def location(self) -> str:
+        return str(self._document["location"])
+
+    @property
+    def etag(self) -> str:
+        return str(self._document["eTag"])
+
+    @property
+    def provisioning_state(self) -> str:
+        return str(self._document["properties"]["provisioningState"])
+
+    @property
+    def security_profile(self) -> Json:
+        """A copy of `properties.securityProfile`."""
+        return deepcopy(self._document["properties"].get("securityProfile") or {})
+
+    @property
+    def encryption(self) -> str:
+        """none, platform-managed, customer-managed, legacy or ambiguous."""
+        return encryption_of(self._document)
+
+    def is_visible(self, now: datetime) -> bool:
+        """False for a while when the first event comes before the cluster."""
+        return self.visible_from is None or self.visible_from <= now
+
+    def copy(self) -> Json:
+        """The document as it is now."""
+        return deepcopy(self._document)
+
+    def write(self, document: Json, state: str) -> None:
+        """Take a new document, with new eTags."""
+        document["properties"]["provisioningState"] = state
+        renew_etags(document)
+        # A test that holds the live document goes on seeing the cluster.
+        self._document.clear()
+        self._document.update(document)
+        self._rendered = None
+
+    def rendered(self) -> bytes:
+        """The document as it goes over the wire, rendered once per change."""
+        if self._rendered is None or self._is_handed_out:
+            self._rendered = rendered(self._document)
+        return self._rendered
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The PUTs that a cluster still takes."""
+
+    tokens: float
+    at: datetime
+
+    def take(self, now: datetime) -> None:
+        """Take one token, or refuse with the seconds until there is one."""
+        self.tokens = min(PUT_BURST, self.tokens + (now - self.at) / PUT_REFILL)
+        self.at = now
+        if self.tokens < 1:
+            raise throttled(math.ceil((1 - self.tokens) * PUT_REFILL.total_seconds()))
+        self.tokens -= 1
+
+
+class Aks:
+    """The clusters by lower-case id. Safe from any thread.
+
+    `update_duration` and `create_duration` are what an operation takes on the simulated clock.
+    """
+
+    def __init__(self, clock: Clock, eventgrid: EventGrid, subscriptions: Subscriptions, changed: Condition) -> None:
+        self.clusters: dict[str, SimulatedCluster] = {}
+        self.operations: dict[str, Operation] = {}
+        self.page_size = 100
+        self.update_duration = timedelta(minutes=5)
+        self.create_duration = timedelta(minutes=10)
+        self._clock = clock
+        self._eventgrid = eventgrid
+        self._subscriptions = subscriptions
+        self._changed = changed
+        self._buckets: dict[str, Bucket] = {}
+        self._next_failure: tuple[str, str] | None = None
+
+    def add(
+        self,
+        name: str,
+        *,
+        subscription: str = SUBSCRIPTION,
+        group: str = "rg-apps",
+        location: str = "westeurope",
+        kubernetes: str = "1.33.3",
+        identity: IdentityKind = "user-assigned",
+        encryption: Encryption = "none",
+        key_id: str | None = None,
+        vault_id: str | None = None,
+        network_access: Literal["Public", "Private"] = "Public",
+        state: str = "Succeeded",
+        power: Literal["Running", "Stopped"] = "Running",
+        pools: Sequence[Mapping[str, Any]] | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> SimulatedCluster:
+        """A cluster that exists; no event tells of it. `pools` and `properties` are laid over the defaults."""
+        seed = Seed(
+            name=name,
+            subscription=subscription,
+            group=group,
+            location=location,
+            kubernetes=kubernetes,
+            identity=identity,
+            encryption=encryption,
+            key_id=key_id,
+            vault_id=vault_id,
+            network_access=network_access,
+            state=state,
+            power=power,
+            pools=pools,
+            tags=tags,
+            properties=properties,
+        )
+        return self._put(SimulatedCluster(seed.document()))
+
+    def create(
+        self, name: str, *, duration: timedelta | None = None, hidden_for: timedelta = timedelta(0), **seed: Any
+    ) -> SimulatedCluster:
+        """Somebody creates a cluster now: Creating, then Succeeded; an event at both. Takes what `add` takes.
+
+        `hidden_for`: the event comes first, a GET still finds nothing.
+        """
+        with self._changed:
+            cluster = self.add(name, **seed, state="Creating")
+            now = self._clock.now()
+            cluster.visible_from = now + hidden_for
+            activity = Activity(cluster.id, WRITE, PERSON, str(uuid.uuid4()))
+            self._start(cluster, activity, self.create_duration if duration is None else duration)
+        return cluster
+
+    def change(
+        self, cluster_id: str, mutate: Callable[[Json], object], *, duration: timedelta = timedelta(0)
+    ) -> SimulatedCluster:
+        """Somebody else writes a cluster: new eTags, events. With a `duration` it is Updating until that is over."""
+        with self._changed:
+            cluster = self.clusters[cluster_id.lower()]
+            document = cluster.copy()
+            mutate(document)
+            self._accept(cluster, document, PERSON, duration, "PUT")
+        return cluster
+
+    def set_back(self, cluster_id: str, *, duration: timedelta = timedelta(0)) -> SimulatedCluster:
+        """Somebody else (an apply of Terraform) writes the security profile that the last write replaced."""
+        profile = deepcopy(self.clusters[cluster_id.lower()].replaced_profile)
+        if profile is None:
+            raise LookupError(f"nobody wrote {cluster_id} yet")
+        return self.change(
+            cluster_id, lambda document: document["properties"].update(securityProfile=profile), duration=duration
+        )
+
+    def delete(self, cluster_id: str) -> None:
+        """Somebody deletes a cluster; an event tells of it."""
+        with self._changed:
+            cluster = self.clusters.pop(cluster_id.lower())
+            activity = Activity(cluster.id, DELETE, PERSON, str(uuid.uuid4()), "DELETE")
+            self._eventgrid.publish(activity.event(DELETE_SUCCESS, self._clock.now()))
+            self._changed.notify_all()
+
+    def fail_operation_next(self, code: str, message: str) -> None:
+        """Let the next operation that is accepted end as Failed, with the profile as it was sent."""
+        self._next_failure = (code, message)
+
+    def now(self) -> datetime:
+        """The simulated time."""
+        return self._clock.now()
+
+    def find(self, cluster_id: str) -> SimulatedCluster | None:
+        """A cluster that the service shows by now."""
+        cluster = self.clusters.get(cluster_id.lower())
+        if cluster is None or not cluster.is_visible(self._clock.now()):
+            return None
+        return cluster
+
+    def require(self, cluster_id: str) -> SimulatedCluster:
+        """A cluster that the service shows by now; 404 in its words when there is none."""
+        cluster = self.find(cluster_id)
+        if cluster is None:
+            parts = cluster_id.split("/")
+            raise resource_not_found(f"{CLUSTER_TYPE}/{parts[-1]}", parts[4])
+        return cluster
+
+    def below(self, prefix: str) -> dict[str, SimulatedCluster]:
+        """The visible clusters whose id starts with this."""
+        lower, now = prefix.lower(), self._clock.now()
+        return {
+            key: cluster for key, cluster in self.clusters.items() if key.startswith(lower) and cluster.is_visible(now)
+        }
+
+    def update(self, cluster: SimulatedCluster, body: Json, headers: Mapping[str, str], caller: Caller) -> Operation:
+        """Managed Clusters - Create Or Update, of one that is there. The profile shows before it is in effect."""
+        self._take_put_token(cluster.id)
+        check_etag(headers, cluster.etag)
+        before = cluster.copy()
+        check_idle(before)
+        check_running(before)
+        after = written(body, before)
+        check_encryption(before, after)
+        fill_generated(after)
+        return self._accept(cluster, after, caller, self.update_duration, "PUT")
+
+    def insert(self, seed: Seed, body: Json, headers: Mapping[str, str], caller: Caller) -> tuple[Json, Operation]:
+        """Managed Clusters - Create Or Update, of one that is not there. A reply of 201 carries no eTag."""
+        self._take_put_token(seed.id)
+        check_etag(headers, None)
+        defaults = seed.document()
+        document = written(body, defaults)
+        check_encryption(None, document)
+        for name in GENERATED_ON_CREATE:
+            document["properties"].setdefault(name, defaults["properties"][name])
+        fill_generated(document)
+        cluster = self._put(SimulatedCluster(document))
+        activity = Activity(cluster.id, WRITE, caller, str(uuid.uuid4()))
+        operation = self._start(cluster, activity, self.create_duration)
+        return {name: value for name, value in cluster.copy().items() if name != "eTag"}, operation
+
+    def tag(
+        self, cluster: SimulatedCluster, tags: Mapping[str, str], headers: Mapping[str, str], caller: Caller
+    ) -> None:
+        """Managed Clusters - Update Tags: refused while an operation runs, done at once otherwise."""
+        check_etag(headers, cluster.etag)
+        check_idle(cluster.copy())
+        self._accept(cluster, cluster.copy() | {"tags": dict(tags)}, caller, timedelta(0), "PATCH")
+
+    def _put(self, cluster: SimulatedCluster) -> SimulatedCluster:
+        with self._changed:
+            self._subscriptions.add(cluster.id.split("/")[2], group=cluster.group)
+            self.clusters[cluster.id.lower()] = cluster
+            self._changed.notify_all()
+        return cluster
+
+    def _accept(
+        self, cluster: SimulatedCluster, document: Json, caller: Caller, duration: timedelta, method: str
+    ) -> Operation:
+        cluster.replaced_profile = cluster.security_profile
+        cluster.write(document, "Updating")
+        activity = Activity(cluster.id, WRITE, caller, str(uuid.uuid4()), method)
+        return self._start(cluster, activity, duration)
+
+    def _start(self, cluster: SimulatedCluster, activity: Activity, duration: timedelta) -> Operation:
+        now = self._clock.now()
+        failure, self._next_failure = self._next_failure, None
+        operation = Operation(str(uuid.uuid4()), cluster.location, now, now + duration, activity, failure)
+        cluster.operation = operation
+        self.operations[operation.id] = operation
+        self._eventgrid.publish(activity.event(WRITE_SUCCESS, now))
+        if duration > timedelta(0):
+            self._clock.at(operation.ends, lambda when: self._end(cluster, operation, when))
+        else:
+            self._end(cluster, operation, now)
+        return operation
+
+    def _end(self, cluster: SimulatedCluster, operation: Operation, when: datetime) -> None:
+        """The eTag changes once more: the one that a PUT returned is good for nothing."""
+        if self.clusters.get(cluster.id.lower()) is not cluster or cluster.operation is not operation:
+            return
+        document = cluster.copy()
+        properties = document["properties"]
+        properties["currentKubernetesVersion"] = properties.get(
+            "kubernetesVersion", properties["currentKubernetesVersion"]
+        )
+        cluster.write(document, "Succeeded" if operation.failure is None else "Failed")
+        self._eventgrid.publish(operation.activity.event(WRITE_SUCCESS, when))
+        self._changed.notify_all()
+
+    def _take_put_token(self, cluster_id: str) -> None:
+        now = self._clock.now()
+        self._buckets.setdefault(cluster_id.lower(), Bucket(PUT_BURST, now)).take(now)

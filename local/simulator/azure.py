@@ -1,0 +1,117 @@
+"""One simulated Azure: its state, and who answers which call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from threading import Condition, RLock
+from typing import TYPE_CHECKING
+
+from local.simulator import aks as managed_clusters
+from local.simulator import keyvault, subscriptions
+from local.simulator.clock import Clock
+from local.simulator.errors import ServiceError, missing_api_version, not_simulated
+from local.simulator.eventgrid import EventGrid
+from local.simulator.faults import Faults
+from local.simulator.identity import Identity
+from local.simulator.journal import MANAGEMENT_HOST, Call, Journal
+from local.simulator.wire import Reply, Request
+
+if TYPE_CHECKING:
+    from local.simulator.wire import Route
+
+CREDENTIALS = frozenset({"authorization", "x-identity-header"})
+
+type Answer = Callable[[Request], Reply]
+
+
+class Azure:
+    """The state of one tenant, seeded and read by tests. Fresh for each test; safe from any thread.
+
+    `latency` is added, in real time, to every reply of ARM.
+    """
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.changed = Condition(self.lock)
+        self.latency = timedelta(0)
+        self.clock = Clock(self.changed)
+        self.journal = Journal(self.changed)
+        self.faults = Faults(self.changed)
+        self.identity = Identity()
+        self.subscriptions = subscriptions.Subscriptions(self.changed)
+        self.eventgrid = EventGrid(self.clock, self.changed)
+        self.aks = managed_clusters.Aks(self.clock, self.eventgrid, self.subscriptions, self.changed)
+        self.keyvault = keyvault.KeyVault(self.clock, self.eventgrid, self.subscriptions, self.changed)
+
+    def wait_for(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
+        """Block until `predicate` holds, asked again at every change in here. TimeoutError after `deadline` seconds."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: bool(predicate()), timeout=deadline):
+                raise TimeoutError(f"not so within {deadline} s; the last calls: {self.journal.last()}")
+
+    async def until(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
+        """The same for callers with an event loop."""
+        await asyncio.to_thread(partial(self.wait_for, predicate, deadline=deadline))
+
+    def answer(self, request: Request) -> Reply:
+        """Carry one call out. Refusals are replies too; what nobody knows is 501. Writes it down in the journal."""
+        with self.lock:
+            self.clock.run_due()
+            answer = self._find(request)
+            if answer is None:
+                reply = not_simulated(request.method, request.host, request.path).reply()
+            else:
+                reply = _replied(answer, request)
+            self.record(request, reply.status, known=answer is not None)
+            return reply
+
+    def record(self, request: Request, status: int, *, known: bool = True) -> None:
+        """Write a call down; `status` 0 when it ends without an answer."""
+        call = Call(
+            at=self.clock.now(),
+            method=request.method,
+            host=request.host,
+            path=request.path,
+            query=request.query,
+            headers={name: value for name, value in request.headers.items() if name not in CREDENTIALS},
+            body=request.body,
+            status=status,
+            accepted=200 <= status < 300,
+        )
+        self.journal.add(call, known=known)
+
+    def _find(self, request: Request) -> Answer | None:
+        if request.host != MANAGEMENT_HOST:
+            return None
+        return (
+            self._matched(request, self.aks, managed_clusters.ROUTES)
+            or self._matched(request, self.keyvault, keyvault.ROUTES)
+            or self._matched(request, self.subscriptions, subscriptions.ROUTES)
+        )
+
+    def _matched[Room](self, request: Request, room: Room, routes: tuple[Route[Room], ...]) -> Answer | None:
+        for route in routes:
+            parameters = route.match(request.method, request.path)
+            if parameters is not None:
+                return partial(self._admitted, partial(route.answer, room), parameters)
+        return None
+
+    def _admitted(self, answer: Answer, parameters: dict[str, str], request: Request) -> Reply:
+        """What ARM checks before a resource provider sees the call."""
+        caller = self.identity.authenticate(request.headers.get("authorization"))
+        if not request.query.get("api-version"):
+            raise missing_api_version()
+        if "subscription" in parameters:
+            self.subscriptions.require(parameters["subscription"], parameters.get("group"))
+        return answer(replace(request, caller=caller, parameters=parameters))
+
+
+def _replied(answer: Answer, request: Request) -> Reply:
+    try:
+        return answer(request)
+    except ServiceError as error:
+        return error.reply()

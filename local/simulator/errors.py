@@ -1,0 +1,94 @@
+"""The services' errors: every body on the wire comes from here.
+
+A code that a public source names is used as it stands there. Where the source gives no text, the text is ours and only
+the status and the code are worth asserting on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from local.simulator.wire import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ServiceError(Exception):
+    """A refusal with the service's own status, code and text."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+    def reply(self) -> Reply:
+        """The refusal in ARM's shape."""
+        return Reply(self.status, {"error": {"code": self.code, "message": self.message}}, self.headers)
+
+
+def authentication_failed(tenant_id: str, code: str, message: str) -> ServiceError:
+    """ARM's 401. Source: Azure Resource Manager, common deployment errors and the Azure SDKs' challenge tests."""
+    challenge = (
+        f'Bearer authorization_uri="https://login.windows.net/{tenant_id}", '
+        f'error="invalid_token", error_description="{message}"'
+    )
+    return ServiceError(401, code, message, headers={"WWW-Authenticate": challenge})
+
+
+def missing_api_version() -> ServiceError:
+    """Source: Azure Resource Manager, common deployment errors."""
+    text = "The api-version query parameter (?api-version=) is required for all requests."
+    return ServiceError(400, "MissingApiVersionParameter", text)
+
+
+def subscription_not_found(subscription: str) -> ServiceError:
+    """Source: Azure Resource Manager, common deployment errors."""
+    return ServiceError(404, "SubscriptionNotFound", f"The subscription '{subscription}' could not be found.")
+
+
+def resource_group_not_found(group: str) -> ServiceError:
+    """Source: Azure Resource Manager, common deployment errors."""
+    return ServiceError(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.")
+
+
+def resource_not_found(resource: str, group: str) -> ServiceError:
+    """`resource` is type and name. Source: traffic recorded in the aks-preview extension's tests."""
+    text = (
+        f"The Resource '{resource}' under resource group '{group}' was not found. "
+        "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+    )
+    return ServiceError(404, "ResourceNotFound", text, headers={"x-ms-failure-cause": "gateway"})
+
+
+def invalid_request_content(message: str) -> ServiceError:
+    """The body is not what ARM can read. Source: Azure Resource Manager, common deployment errors."""
+    return ServiceError(400, "InvalidRequestContent", message)
+
+
+def bad_request(message: str) -> ServiceError:
+    """What the AKS resource provider says to a document that it does not take."""
+    return ServiceError(400, "BadRequest", message)
+
+
+def precondition_failed(message: str) -> ServiceError:
+    """The eTag is not the one asked for. Source: AKS docs, use-etags."""
+    return ServiceError(412, "PreConditionFailed", message)
+
+
+def operation_not_allowed(message: str) -> ServiceError:
+    """409. The code is in circulation for AKS, its use is not documented: a client should decide by the status."""
+    return ServiceError(409, "OperationNotAllowed", message)
+
+
+def throttled(retry_after: int) -> ServiceError:
+    """`retry_after` in seconds. Source: AKS docs, quotas-skus-regions."""
+    text = f"The request is throttled, please try again after {retry_after} seconds."
+    return ServiceError(429, "Throttled", text, headers={"Retry-After": str(retry_after)})
+
+
+def not_simulated(method: str, host: str, path: str) -> ServiceError:
+    """No service here knows this call: loud, so that no test passes over it."""
+    return ServiceError(501, "NotSimulated", f"{method} https://{host}{path} is not simulated")

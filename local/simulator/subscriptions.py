@@ -1,0 +1,88 @@
+"""Subscriptions and resource groups: which exist.
+
+GET /subscriptions   Source: Azure REST reference, Subscriptions - List.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from local.simulator.errors import resource_group_not_found, subscription_not_found
+from local.simulator.identity import TENANT
+from local.simulator.wire import Json, Reply, Request, route
+
+if TYPE_CHECKING:
+    from threading import Condition
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
+
+
+def list_subscriptions(subscriptions: Subscriptions, _request: Request) -> Reply:
+    """Subscriptions - List: those that the caller can see."""
+    rows = [subscription.document() for subscription in subscriptions.all.values()]
+    return Reply(200, {"value": rows, "count": {"type": "Total", "value": len(rows)}})
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One subscription with the names of its resource groups."""
+
+    id: str
+    name: str
+    state: str = "Enabled"
+    groups: set[str] = field(default_factory=set)  # lower-case
+
+    def document(self) -> Json:
+        """As ARM lists it."""
+        return {
+            "id": f"/subscriptions/{self.id}",
+            "authorizationSource": "RoleBased",
+            "managedByTenants": [],
+            "subscriptionId": self.id,
+            "tenantId": TENANT,
+            "displayName": self.name,
+            "state": self.state,
+            "subscriptionPolicies": {
+                "locationPlacementId": "Public_2014-09-01",
+                "quotaId": "EnterpriseAgreement_2014-09-01",
+                "spendingLimit": "Off",
+            },
+        }
+
+
+class Subscriptions:
+    """The subscriptions of the tenant, by lower-case id. A fresh Azure has one."""
+
+    def __init__(self, changed: Condition) -> None:
+        self._changed = changed
+        self.all: dict[str, Subscription] = {}
+        self.add(SUBSCRIPTION)
+
+    def add(self, subscription: str, *, name: str | None = None, group: str | None = None) -> Subscription:
+        """Make sure that a subscription, and a group in it, exist."""
+        with self._changed:
+            found = self.all.get(subscription.lower())
+            if found is None:
+                found = Subscription(subscription, name or f"Subscription {len(self.all) + 1}")
+                self.all[subscription.lower()] = found
+            if group is not None:
+                found.groups.add(group.lower())
+            return found
+
+    def remove(self, subscription: str) -> None:
+        """Take a subscription away: ARM then says that it could not be found."""
+        with self._changed:
+            del self.all[subscription.lower()]
+
+    def require(self, subscription: str, group: str | None) -> None:
+        """Refuse, as ARM does, a path into a subscription or a group that is not there."""
+        with self._changed:
+            found = self.all.get(subscription.lower())
+            if found is None:
+                raise subscription_not_found(subscription)
+            if group is not None and group.lower() not in found.groups:
+                raise resource_group_not_found(group)
+
+
+ROUTES = (route("GET", "/subscriptions", list_subscriptions),)
