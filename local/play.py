@@ -1,0 +1,226 @@
+"""Plays a scenario on a stage: sets the scene, does its steps, and checks what everything ended as."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from local.scenario import Creation, Fleet, Scenario, Step
+from local.simulator.aks.state import SimulatedCluster
+from local.stage import Stage
+
+Json = dict[str, Any]
+Show = Callable[["Play"], None]
+
+_WITHIN = timedelta(seconds=40)
+_PAUSE_SECONDS = 0.2
+
+
+class Stuck(Exception):
+    """Something did not come about in time; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One thing that had to be so, and whether it was."""
+
+    what: str
+    expected: str
+    found: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it ended as the scenario says."""
+        return self.expected == self.found
+
+
+@dataclass(slots=True)
+class Play:
+    """One performance. `show` is called at every change and many times a second while something is waited for."""
+
+    scenario: Scenario
+    stage: Stage
+    show: Show
+    rows: dict[str, Json] = field(default_factory=dict)
+    rotations: list[Json] = field(default_factory=list)
+    actors: dict[str, Fleet] = field(default_factory=dict)
+    clusters: dict[str, SimulatedCluster] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    said: str = ""
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    news: list[str] = field(default_factory=list)
+
+    def perform(self) -> bool:
+        """Play the scenario to its end; return whether everything ended as it says. Stuck if a wait is in vain."""
+        self._set_the_scene()
+        self.stage.raise_curtain()
+        for step in self.scenario.steps:
+            if step.say:
+                self.said = step.say
+                self.news.append(step.say)
+            self._do(step)
+            self.done += 1
+            self.look()
+        self._check()
+        return all(verdict.holds for verdict in self.verdicts)
+
+    def look(self) -> None:
+        """Read what the app says now, note what is new, and show it."""
+        rows = {row["name"]: row for row in self.stage.ask("/api/clusters")["clusters"]}
+        self.news += [line for name, row in rows.items() for line in _news(name, self.rows.get(name), row)]
+        known = {(one["key"], one["version"]) for one in self.rotations}
+        rotations = sorted(self.stage.ask("/api/rotations")["rotations"], key=lambda one: str(one["created"]))
+        self.news += [
+            f"{one['vault']}/{one['key']}: version {one['version'][:8]} is logged, detected by {one['how']}"
+            for one in rotations
+            if (one["key"], one["version"]) not in known
+        ]
+        self.rows, self.rotations = rows, rotations
+        self.show(self)
+
+    def end_state(self) -> Json:
+        """The end as JSON: what each cluster has and what the app says of it, every rotation, every verdict."""
+        return {
+            "scenario": self.scenario.title,
+            "ok": bool(self.verdicts) and all(verdict.holds for verdict in self.verdicts),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "clusters": [
+                {
+                    "name": name,
+                    "keyManagement": str(self.clusters[name].encryption),
+                    "writes": self.writes(name),
+                    "ledger": self.rows.get(name),
+                }
+                for name in self.actors
+            ],
+            "rotations": self.rotations,
+            "writes": len(self.stage.azure.journal.writes()),
+            "checks": [
+                {"what": one.what, "expected": one.expected, "found": one.found, "ok": one.holds}
+                for one in self.verdicts
+            ],
+        }
+
+    def writes(self, name: str) -> int:
+        """How many writes Azure took for a cluster."""
+        path = self.clusters[name].id.lower()
+        return sum(call.path.lower() == path for call in self.stage.azure.journal.writes())
+
+    def _set_the_scene(self) -> None:
+        azure = self.stage.azure
+        azure.aks.update_duration = self.scenario.update_duration
+        for vault in self.scenario.vaults:
+            simulated = azure.keyvault.add_vault(vault.name)
+            for key in vault.keys:
+                azure.keyvault.add_key(simulated, key)
+        for fleet in self.scenario.clusters:
+            self.actors[fleet.name] = fleet
+            self.clusters[fleet.name] = azure.aks.add(**_seed(fleet), state=fleet.state)
+
+    def _do(self, step: Step) -> None:
+        if step.sweep:
+            self._sweep()
+        elif step.create is not None:
+            self._create(step.create)
+        elif step.rotate is not None:
+            self._rotate(step.rotate.key, announce=step.rotate.announce)
+        elif step.wait is not None:
+            name, reason = step.wait.cluster, step.wait.reason
+            self._wait(lambda: self.rows.get(name, {}).get("reason") == reason, f"{name} to be {reason}")
+        elif step.redeliver:
+            self._redeliver()
+        elif step.advance is not None:
+            self.stage.azure.clock.advance(step.advance)
+            self.stage.host.advance(step.advance)
+
+    def _sweep(self) -> None:
+        """Let the timer fire, and wait until the sweep and the looks that it asked for are through."""
+        before = self.stage.host.count("sweep_shard")
+        self.stage.host.invoke("sweep_fleet")
+        shards = len(self.stage.azure.subscriptions.all)
+        self._wait(lambda: self.stage.host.count("sweep_shard") >= before + shards, "the sweep to end")
+        self._wait(lambda: not self.stage.waiting_messages(), "the looks that the sweep asked for")
+
+    def _create(self, creation: Creation) -> None:
+        self.actors[creation.name] = creation
+        seed = _seed(creation)
+        self.clusters[creation.name] = self.stage.azure.aks.create(**seed, duration=creation.duration)
+
+    def _rotate(self, key: str, *, announce: bool) -> None:
+        """Rotate, and wait for the announced version to be logged: what comes next must not overtake it."""
+        vault, name = key.split("/")
+        simulated = next(one for one in self.stage.azure.keyvault.vaults.values() if one.name == vault)
+        version = self.stage.azure.keyvault.rotate(simulated, name, announce=announce)
+        if announce:
+            self._wait(lambda: any(one["version"] == version for one in self.rotations), f"{key} to be logged")
+
+    def _redeliver(self) -> None:
+        for delivery in list(self.stage.azure.eventgrid.delivered):
+            self.stage.deliver_again(delivery)
+        self._wait(lambda: not self.stage.waiting_messages(), "the events to be looked at")
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + _WITHIN.total_seconds()
+        self.look()
+        while not condition():
+            if time.monotonic() > end:
+                raise Stuck(f"waited {_WITHIN.seconds} s in vain for {what}\n{self.stage.host.child.tail()}")
+            time.sleep(_PAUSE_SECONDS)
+            self.look()
+
+    def _check(self) -> None:
+        """Wait for the end that the scenario names, then look once more: another sweep must write nothing."""
+        self.said = "Checking the end"
+        end = time.monotonic() + _WITHIN.total_seconds()
+        while not all(one.holds for one in self._compared()) and time.monotonic() < end:
+            time.sleep(_PAUSE_SECONDS)
+            self.look()
+        writes = len(self.stage.azure.journal.writes())
+        self._sweep()
+        again = len(self.stage.azure.journal.writes()) - writes
+        self.verdicts = [*self._compared(), Verdict("writes of one more sweep", "0", str(again))]
+        self.look()
+
+    def _compared(self) -> Iterator[Verdict]:
+        for name, end in self.scenario.ends.clusters.items():
+            row = self.rows.get(name, {})
+            has = str(self.clusters[name].encryption) if name in self.clusters else "nothing"
+            yield Verdict(
+                name,
+                f"{end.key_management}, {end.reason}, {_count(end.writes, 'write')}",
+                f"{has}, {row.get('reason')}, {_count(self.writes(name), 'write')}",
+            )
+        for key, expected in self.scenario.ends.rotations.items():
+            found = Counter(one["how"] for one in self.rotations if f"{one['vault']}/{one['key']}" == key)
+            yield Verdict(key, _counts(expected), _counts(found))
+
+
+def _seed(fleet: Fleet) -> Json:
+    seed = fleet.model_dump(include={"name", "subscription", "group", "location", "kubernetes", "identity"})
+    seed |= fleet.model_dump(include={"encryption", "power", "tags"})
+    if fleet.key is not None:
+        vault, name = fleet.key.split("/")
+        seed["key_id"] = f"https://{vault}.vault.azure.net/keys/{name}"
+    return seed
+
+
+def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:
+    """What is new of a cluster, in a sentence."""
+    seen = ("action", "reason", "keyManagement")
+    if before is not None and [before[part] for part in seen] == [now[part] for part in seen]:
+        return
+    fix = f" -> {now['fix']['text']}" if now["fix"] else ""
+    yield f"{name}: has {now['keyManagement'] or 'nothing that can be read yet'}; {now['action']}, {now['reason']}{fix}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} by {how}" for how, number in sorted(counts.items())) or "none"
