@@ -17,6 +17,9 @@ from local.screen import Screen
 from local.stage import Stage
 from local.storage import StorageError
 
+_PIPE_WIDTH = 110
+"""Columns where nobody's terminal says how many there are."""
+
 
 def main() -> int:
     """Play; return 0 if everything ended as the scenario says."""
@@ -25,7 +28,7 @@ def main() -> int:
     parser.add_argument("--scenario", default="main", help="a name below local/scenarios, or a file")
     parser.add_argument("--json", type=Path, help="write the end state to this file")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         scenario = Scenario.named(options.scenario)
         with Stage(scenario.policy) as stage:

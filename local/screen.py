@@ -60,8 +60,8 @@ def _progress(play: Play) -> Group:
 
 def _clusters(play: Play) -> Table:
     table = Table(title=play.scenario.title, title_justify="left")
-    for column in ("cluster", "about", "Kubernetes", "in Azure", "action", "reason", "writes"):
-        table.add_column(column, no_wrap=column == "cluster")
+    for column in ("cluster", "about", "version", "in Azure", "action", "reason", "writes"):
+        table.add_column(column, no_wrap=column in {"cluster", "version", "reason"})
     for name, fleet in play.actors.items():
         row = play.rows.get(name, {})
         cluster, action = play.clusters[name], row.get("action") or ""
@@ -69,7 +69,7 @@ def _clusters(play: Play) -> Table:
             name,
             fleet.about,
             fleet.kubernetes,
-            f"{cluster.encryption}, {cluster.provisioning_state}",
+            f"{cluster.encryption}\n{cluster.provisioning_state}",
             Text(action, style=_COLOURS.get(action, "")),
             row.get("reason") or "",
             str(play.writes(name)),
@@ -80,7 +80,7 @@ def _clusters(play: Play) -> Table:
 def _rotations(play: Play) -> Table:
     table = Table(title="Rotations in Table Storage", title_justify="left")
     for column in ("key", "version", "detected by", "at"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for one in play.rotations:
         table.add_row(f"{one['vault']}/{one['key']}", one["version"], one["how"], one["detectedAt"][:19] + "Z")
     return table

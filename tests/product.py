@@ -1,0 +1,127 @@
+"""The product's rooms on real clients, for tests that give the moment themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.data.tables.aio import TableServiceClient
+from azure.identity.aio import ManagedIdentityCredential
+from azure.storage.queue.aio import QueueServiceClient
+
+from shared.aks import Aks
+from shared.clusters import ClusterId
+from shared.events import ClusterRequest
+from shared.inspector import Inspector
+from shared.keyvault import KeyVault
+from shared.ledger import Ledger
+from shared.policy import Mode, PolicyInForce
+from shared.queues import Queues
+from shared.reconciler import Reconciler
+from shared.records import Record
+from shared.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from local.simulator.aks.state import SimulatedCluster
+    from local.storage import Account
+
+NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
+LOOK_AGAIN = timedelta(minutes=1)
+
+ENFORCE = """
+version: 1
+mode: enforce
+acceptIrreversible: true
+targets: [{keyManagement: platform-managed}]
+"""
+
+_messages = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The rooms, and the storage below them to look into."""
+
+    aks: Aks
+    keyvault: KeyVault
+    ledger: Ledger
+    queues: Queues
+    reconciler: Reconciler
+    inspector: Inspector
+    sweeper: Sweeper
+    tables: TableServiceClient
+    storage: QueueServiceClient
+
+    async def look(
+        self,
+        cluster: SimulatedCluster | str,
+        *,
+        now: datetime = NOW,
+        token: str | None = None,
+        since: datetime | None = None,
+        mode: Mode | None = None,
+        message: str | None = None,
+        asked_by: str = "test",
+    ) -> Record | None:
+        """Look at a cluster as one message asks; `message` names it, to send the same one twice."""
+        message = message or f"message-{next(_messages)}"
+        cluster_id = ClusterId.parse(cluster if isinstance(cluster, str) else cluster.id)
+        request = ClusterRequest(cluster_id, asked_by, token=token, since=since, mode=mode, id=message)
+        return await self.reconciler.reconcile(request, now=now)
+
+    async def look_again(self, cluster: SimulatedCluster, *, now: datetime) -> Record | None:
+        """Look at a cluster as the one pending message of its wait asks."""
+        record = await self.record(cluster)
+        assert record.waiting is not None, "the cluster does not wait for anything"
+        return await self.look(cluster, now=now, token=record.waiting.token)
+
+    async def record(self, cluster: SimulatedCluster) -> Record:
+        """The cluster's row."""
+        record = await self.ledger.cluster(ClusterId.parse(cluster.id))
+        assert record is not None, "the cluster has no row"
+        return record
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows of a table."""
+        return [dict(row) async for row in self.tables.get_table_client(table).list_entities()]
+
+    async def writes_noted(self) -> list[dict[str, Any]]:
+        """The lines of activity that stand for writes."""
+        return [row for row in await self.rows("activity") if row["kind"] == "write"]
+
+    async def messages(self, queue: str = "clusters") -> int:
+        """How many messages a queue holds, visible or not."""
+        properties = await self.storage.get_queue_client(queue).get_queue_properties()
+        return int(properties.approximate_message_count or 0)
+
+    async def slots_held(self) -> list[str]:
+        """Which slots somebody holds."""
+        return [row["RowKey"] for row in await self.rows("enforcement") if row["holder"]]
+
+
+@asynccontextmanager
+async def product(account: Account, policy: str = ENFORCE) -> AsyncIterator[Product]:
+    """Build the rooms as bootstrap does, for one storage account and one policy text."""
+    credential, transport = ManagedIdentityCredential(), AioHttpTransport()
+    tables = TableServiceClient(account.table_uri, credential=credential, retry_status=0)
+    storage = QueueServiceClient(account.queue_uri, credential=credential)
+    async with credential, transport, tables, storage:
+        in_force = PolicyInForce.read(policy)
+        aks, keyvault = Aks(credential, transport), KeyVault(credential, transport)
+        ledger, queues = Ledger(tables), Queues(storage)
+        yield Product(
+            aks,
+            keyvault,
+            ledger,
+            queues,
+            Reconciler(in_force, aks, ledger, queues, LOOK_AGAIN),
+            Inspector(aks, keyvault, ledger, queues, ()),
+            Sweeper(in_force, aks, ledger, queues, ()),
+            tables,
+            storage,
+        )

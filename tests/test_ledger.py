@@ -1,0 +1,213 @@
+"""The tables: what is written once, what never overwrites, what never reaches the service."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.clusters import ClusterId, Encryption
+from shared.decisions import Action, Change, Fix, Reason, Refusal, Waiting
+from shared.errors import LostRace, Malformed, Unavailable
+from shared.keys import KeyId, KeyVersion
+from shared.ledger import TABLES, Ledger, TooLarge
+from shared.policy import Limits, Mode
+from shared.records import Activity, Claim, Detection, Record, Rotation, Settlement
+from tests.product import NOW, Product, product
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from local.simulator import Azure
+    from local.storage import Account
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
+CLUSTER = ClusterId(SUBSCRIPTION, "rg-apps", "aks-1")
+BEFORE, AFTER = Encryption(), Encryption(infrastructure=True)
+CHANGE = Change(BEFORE, AFTER, etag="etag-1")
+WAITING = Waiting(Reason.UPDATING, NOW, NOW + timedelta(minutes=1), "token-1", "message-1")
+
+
+@pytest.fixture
+async def app(azure: Azure, account: Account) -> AsyncIterator[Product]:  # noqa: ARG001  tokens come from there
+    """The product, for its ledger."""
+    async with product(account) as built:
+        yield built
+
+
+@pytest.fixture
+def ledger(app: Product) -> Ledger:
+    """The ledger."""
+    return app.ledger
+
+
+async def never_in_flight(_cluster: ClusterId) -> bool:
+    return False
+
+
+def claim(intent: str = "intent-1") -> Claim:
+    return Claim(intent, CHANGE, "event:1", "uid-1", NOW)
+
+
+async def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
+    record = Record(
+        CLUSTER,
+        resource_id=str(CLUSTER),
+        resource_uid="uid-1",
+        location="westeurope",
+        kubernetes="1.33.3",
+        encryption=Encryption(True, "https://kv-kms-weu.vault.azure.net/keys/etcd", "id", "Private", True),
+        target="default",
+        mode=Mode.ENFORCE,
+        action=Action.WAIT,
+        reasons=(Reason.UPDATING, Reason.BUSY),
+        detail="a detail",
+        fix=Fix("do this", "az this"),
+        change=CHANGE,
+        decided_at=NOW,
+        claim=claim(),
+        waiting=WAITING,
+        refusal=Refusal(Reason.BLOCKED, "ScopeLocked", "text", "etag-0", NOW, NOW),
+        closed_at=NOW,
+    )
+
+    written = await ledger.write(record)
+
+    assert await ledger.cluster(CLUSTER) == written
+    assert written == replace(record, version=written.version)
+
+
+async def test_a_row_that_changed_meanwhile_is_never_written_over(ledger: Ledger) -> None:
+    first = await ledger.write(Record(CLUSTER))
+    await ledger.write(replace(first, location="westeurope"))
+
+    with pytest.raises(LostRace):
+        await ledger.write(replace(first, location="northeurope"))
+    with pytest.raises(LostRace):
+        await ledger.write(Record(CLUSTER, location="northeurope"))
+
+    found = await ledger.cluster(CLUSTER)
+    assert found is not None
+    assert found.location == "westeurope"
+
+
+async def test_one_of_many_claims_wins(ledger: Ledger) -> None:
+    record = await ledger.write(Record(CLUSTER))
+
+    async def try_to_claim(number: int) -> Record | None:
+        try:
+            return await ledger.claim(
+                record, claim(f"intent-{number}"), WAITING, limits=Limits(), in_flight=never_in_flight
+            )
+        except LostRace:
+            return None
+
+    claimed = [one for one in await asyncio.gather(*map(try_to_claim, range(10))) if one is not None]
+
+    assert len(claimed) == 1
+    assert await ledger.cluster(CLUSTER) == claimed[0]
+
+
+async def test_many_claims_at_once_never_take_more_slots_than_there_are(app: Product) -> None:
+    limits = Limits.model_validate({"concurrentUpdates": 4, "concurrentUpdatesPerSubscription": 4})
+
+    async def try_to_claim(number: int) -> bool:
+        record = Record(ClusterId(SUBSCRIPTION, "rg-apps", f"aks-{number}"))
+        taken = await app.ledger.claim(
+            record, claim(f"intent-{number}"), WAITING, limits=limits, in_flight=never_in_flight
+        )
+        return taken is not None
+
+    taken = await asyncio.gather(*map(try_to_claim, range(12)))
+
+    held = await app.slots_held()
+    assert 1 <= sum(taken) <= 4
+    assert len(held) == 2 * sum(taken)
+    claims = [row["RowKey"] for row in await app.rows("clusters") if "claim" in row]
+    assert len(claims) == sum(taken)
+
+
+async def test_a_claim_that_finds_no_slot_leaves_the_row_as_it_was(app: Product) -> None:
+    limits = Limits.model_validate({"concurrentUpdates": 1})
+    await app.ledger.claim(Record(CLUSTER), claim(), WAITING, limits=limits, in_flight=never_in_flight)
+    other = ClusterId(SUBSCRIPTION, "rg-apps", "aks-2")
+
+    taken = await app.ledger.claim(Record(other), claim("two"), WAITING, limits=limits, in_flight=never_in_flight)
+
+    assert taken is None
+    assert await app.ledger.cluster(other) is None
+
+
+async def test_settling_keeps_what_was_there_before_and_gives_the_slots_back(app: Product) -> None:
+    claimed = await app.ledger.claim(Record(CLUSTER), claim(), WAITING, limits=Limits(), in_flight=never_in_flight)
+    assert claimed is not None
+    accepted = await app.ledger.accept(claimed, "operation-1", now=NOW)
+
+    settled = await app.ledger.settle(accepted, Settlement.DONE, now=NOW)
+
+    (line,) = await app.writes_noted()
+    assert settled.claim is None
+    assert (line["outcome"], line["operation"], line["askedBy"]) == ("done", "operation-1", "event:1")
+    assert '"infrastructure":false' in line["before"]
+    assert await app.slots_held() == []
+
+
+async def test_a_rotation_is_logged_once_and_keeps_its_first_detection(ledger: Ledger) -> None:
+    key = KeyId("kv-kms-weu", "etcd")
+    rotation = Rotation(key, KeyVersion("0" * 32, created=NOW), Detection.SWEEP, NOW)
+
+    await ledger.add_rotations([rotation])
+    await ledger.add_rotations([replace(rotation, how=Detection.EVENT, event_id="late")])
+
+    assert (await ledger.key(key)).rotations == (rotation,)
+
+
+async def test_pages_follow_each_other_to_the_end(ledger: Ledger) -> None:
+    for number in range(7):
+        await ledger.write(Record(ClusterId(SUBSCRIPTION, "rg-apps", f"aks-{number}")))
+
+    seen, after = [], None
+    while True:
+        page = await ledger.clusters_page(SUBSCRIPTION, top=3, after=after)
+        seen += [record.cluster_id.name for record in page.items]
+        after = page.continuation
+        if after is None:
+            break
+
+    assert seen == [f"aks-{number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("token", ["nonsense", "e30=", "bnVsbA==", "é"])
+async def test_a_token_that_is_none_of_ours_is_malformed(ledger: Ledger, token: str) -> None:
+    with pytest.raises(Malformed):
+        await ledger.clusters_page(None, top=3, after=token)
+
+
+async def test_what_table_storage_could_not_hold_never_reaches_it(ledger: Ledger) -> None:
+    with pytest.raises(TooLarge):
+        await ledger.note(Activity(CLUSTER, "1", NOW, "write", {"text": "x" * 33_000}))
+
+
+async def test_one_line_of_activity_written_twice_is_one_line(app: Product) -> None:
+    await app.ledger.note(Activity(CLUSTER, "1", NOW, "write", {"before": "x"}))
+    await app.ledger.note(Activity(CLUSTER, "1", NOW, "write", {"outcome": "done"}))
+
+    (line,) = await app.rows("activity")
+    assert (line["before"], line["outcome"]) == ("x", "done")
+
+
+async def test_storage_that_is_away_is_unavailable(account: Account, azure: Azure) -> None:  # noqa: ARG001  tokens
+    gone = replace(account, table_uri="https://127.0.0.1:9/gone")
+
+    async with product(gone) as app:
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(app.ledger.cluster(CLUSTER), timeout=20)
+
+
+def test_every_table_is_made_by_the_deployment() -> None:
+    from local.stage import TABLES as MADE
+
+    assert set(MADE) == set(TABLES)

@@ -1,0 +1,207 @@
+"""The fleet: what a sweep records itself, what it enqueues, and what it leaves alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local.simulator import SUBSCRIPTION
+from shared.decisions import Reason
+from shared.events import ShardRequest
+from shared.keys import KeyId
+from shared.policy import Mode
+from tests.product import LOOK_AGAIN, NOW, Product, product
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from local.simulator import Azure
+    from local.storage import Account
+    from shared.records import Shard
+
+KEY_URL = "https://kv-kms-weu.vault.azure.net/keys/etcd"
+
+
+@pytest.fixture
+async def app(azure: Azure, account: Account) -> AsyncIterator[Product]:  # noqa: ARG001  the clients reach it
+    """The product, enforcing platform-managed keys."""
+    async with product(account) as built:
+        yield built
+
+
+async def sweep(app: Product, *, hours: int = 0, mode: Mode | None = None) -> Shard:
+    shard = await app.sweeper.sweep(
+        ShardRequest("run-1", SUBSCRIPTION, "timer", mode), now=NOW + timedelta(hours=hours)
+    )
+    assert shard is not None
+    return shard
+
+
+async def test_each_cluster_is_counted_once_with_its_decision(app: Product, azure: Azure) -> None:
+    azure.aks.page_size = 2
+    azure.aks.add("aks-new")
+    azure.aks.add("aks-ok", encryption="platform-managed")
+    azure.aks.add("aks-old", kubernetes="1.32.1")
+    azure.aks.add("aks-busy", state="Updating")
+    azure.aks.add("aks-stopped", power="Stopped")
+
+    shard = await sweep(app)
+
+    assert shard.clusters == 5
+    assert shard.counts == {
+        "write:not-as-asked": 1,
+        "nothing:as-asked": 1,
+        "report:kubernetes-too-old": 1,
+        "wait:busy": 1,
+        "report:stopped": 1,
+    }
+
+
+async def test_what_needs_a_write_or_a_wait_is_enqueued_and_the_rest_recorded(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-new")
+    azure.aks.add("aks-busy", state="Updating")
+    azure.aks.add("aks-ok", encryption="platform-managed")
+    azure.aks.add("aks-old", kubernetes="1.32.1")
+
+    shard = await sweep(app)
+
+    assert shard.enqueued == 2
+    assert await app.messages() == 2
+    assert {row["RowKey"]: row["reason"] for row in await app.rows("clusters")} == {
+        "rg-apps|aks-ok": "as-asked",
+        "rg-apps|aks-old": "kubernetes-too-old",
+    }
+
+
+async def test_a_second_sweep_writes_no_row(app: Product, azure: Azure) -> None:
+    for number in range(12):
+        azure.aks.add(f"aks-{number}", encryption="platform-managed")
+    await sweep(app)
+    before, activity = await app.rows("clusters"), await app.rows("activity")
+
+    await sweep(app, hours=1)
+
+    assert await app.rows("clusters") == before
+    assert await app.rows("activity") == activity
+    assert azure.journal.writes() == ()
+
+
+async def test_an_audit_run_records_and_enqueues_no_write(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-new")
+
+    shard = await sweep(app, mode=Mode.AUDIT)
+
+    assert shard.enqueued == 0
+    (row,) = await app.rows("clusters")
+    assert (row["action"], row["mode"]) == ("write", "audit")
+
+
+async def test_ten_sweeps_of_a_waiting_cluster_leave_its_one_message(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-busy", state="Updating")
+    await app.look(cluster)
+
+    for _ in range(10):
+        await sweep(app)
+
+    assert await app.messages() == 1
+
+
+async def test_an_overdue_look_is_sent_again(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-busy", state="Updating")
+    await app.look(cluster)
+
+    shard = await sweep(app, hours=1)
+
+    assert shard.enqueued == 1
+
+
+async def test_a_claim_whose_look_was_lost_is_looked_at_again(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-new")
+    await app.look(cluster)
+    azure.clock.advance(timedelta(minutes=10))
+
+    shard = await sweep(app, hours=1)
+    assert shard.enqueued == 1
+
+    await app.look(cluster, now=NOW + timedelta(hours=1))
+    assert (await app.record(cluster)).reasons == (Reason.AS_ASKED,)
+
+
+async def test_a_cluster_absent_from_the_list_is_looked_at_and_not_closed(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-1", encryption="platform-managed")
+    await sweep(app)
+    azure.aks.delete(cluster.id)
+
+    shard = await sweep(app, hours=1)
+
+    assert shard.enqueued == 1
+    assert (await app.record(cluster)).closed_at is None
+    await app.look(cluster, now=NOW + timedelta(hours=1))
+    assert (await app.record(cluster)).reasons == (Reason.GONE,)
+    assert (await sweep(app, hours=2)).enqueued == 0
+
+
+async def test_a_subscription_that_can_not_be_read_closes_nothing(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-1", encryption="platform-managed")
+    await sweep(app)
+    azure.faults.fail_next("GET", "managedClusters$", 403, code="AuthorizationFailed", message="no")
+
+    shard = await sweep(app, hours=1)
+
+    assert "AuthorizationFailed" in (shard.failure or "")
+    assert shard.enqueued == 0
+    assert (await app.record(cluster)).reasons == (Reason.AS_ASKED,)
+
+
+async def test_a_throttled_list_comes_back_and_the_shard_is_not_done(app: Product, azure: Azure) -> None:
+    azure.faults.fail_next(
+        "GET", "managedClusters$", 429, code="Throttled", message="later", headers={"Retry-After": "600"}
+    )
+
+    shard = await app.sweeper.sweep(ShardRequest("run-1", SUBSCRIPTION, "timer"), now=NOW)
+
+    assert shard is None
+    assert await app.messages("shards") == 1
+
+
+async def test_each_distinct_key_is_asked_for_once_and_missing_users_are_added(app: Product, azure: Azure) -> None:
+    for number in range(3):
+        azure.aks.add(f"aks-{number}", encryption="customer-managed", key_id=KEY_URL)
+    await sweep(app)
+    users = app.tables.get_table_client("keyusers")
+    async for row in users.list_entities():
+        await users.delete_entity(row)
+
+    await sweep(app, hours=1)
+
+    assert await app.messages("keys") == 2
+    found = [cluster_id.name async for cluster_id in app.ledger.key_users(KeyId("kv-kms-weu", "etcd"))]
+    assert sorted(found) == ["aks-0", "aks-1", "aks-2"]
+
+
+async def test_a_run_counts_its_shards_and_ends(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-ok", encryption="platform-managed")
+    other = "00000000-0000-0000-0000-000000000002"
+    azure.aks.add("aks-old", subscription=other, kubernetes="1.32.1")
+
+    run = await app.sweeper.start("run-1", asked_by="operator", now=NOW)
+    assert run.shards == 2
+    assert await app.messages("shards") == 2
+    for subscription in (SUBSCRIPTION, other, other):
+        await app.sweeper.sweep(ShardRequest("run-1", subscription, "operator"), now=NOW + LOOK_AGAIN)
+
+    found = await app.ledger.run("run-1")
+    assert found is not None
+    _, shards = found
+    assert sorted(shard.clusters for shard in shards) == [1, 1]
+
+
+async def test_a_run_over_one_subscription_has_one_shard(app: Product, azure: Azure) -> None:
+    other = "00000000-0000-0000-0000-000000000002"
+    azure.aks.add("aks-1", subscription=other)
+
+    run = await app.sweeper.start("run-1", asked_by="operator", now=NOW, only=(other,))
+
+    assert run.shards == 1
