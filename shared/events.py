@@ -165,7 +165,7 @@ def cluster_request(event: Event) -> ClusterRequest | None:
     return ClusterRequest(
         cluster=ClusterId.parse(event.subject),
         asked_by=f"event:{event.id}",
-        since=event.time,
+        since=event.time if operation.endswith("/write") else None,
     )
 
 

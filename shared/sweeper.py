@@ -65,8 +65,14 @@ class Sweeper:
     async def start(
         self, run_id: str, *, asked_by: str, now: datetime, only: tuple[str, ...] = (), mode: Mode | None = None
     ) -> Run:
-        """Start a run: one message a subscription. `only` narrows it, `mode` lowers what the policy allows."""
+        """Start a run: one message a subscription. `only` narrows it, `mode` lowers what the policy allows.
+
+        Malformed if it names a subscription that is not swept: a run that silently leaves one out proves nothing.
+        """
         scope = self.subscriptions or tuple(await self.aks.subscriptions())
+        strangers = sorted(set(only) - set(scope))
+        if strangers:
+            raise Malformed(f"subscription {strangers[0]} is not one that this app sweeps: see SUBSCRIPTIONS")
         shards = [subscription for subscription in scope if not only or subscription in only]
         run = Run(run_id, asked_by, now, mode, len(shards))
         await self.ledger.start_run(run)

@@ -9,6 +9,7 @@ import pytest
 
 from local.simulator import SUBSCRIPTION
 from shared.decisions import Reason
+from shared.errors import Malformed
 from shared.events import ShardRequest
 from shared.keys import KeyId
 from shared.policy import Mode
@@ -205,3 +206,10 @@ async def test_a_run_over_one_subscription_has_one_shard(app: Product, azure: Az
     run = await app.sweeper.start("run-1", asked_by="operator", now=NOW, only=(other,))
 
     assert run.shards == 1
+
+
+async def test_a_run_over_a_subscription_that_is_not_swept_is_refused(app: Product) -> None:
+    with pytest.raises(Malformed, match="00000000-0000-0000-0000-00000000dead"):
+        await app.sweeper.start("run-1", asked_by="operator", now=NOW, only=("00000000-0000-0000-0000-00000000dead",))
+
+    assert await app.messages("shards") == 0
