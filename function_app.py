@@ -170,7 +170,7 @@ async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callab
         )
         return
     if request is None:
-        log.info("event %s is of no type that is served: %s", event_id, event.type[:100])
+        log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
         return
     await ask(request)
 
@@ -185,15 +185,15 @@ async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable
 
 async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:
     """Answer a request in JSON, or with the problem."""
-    from shared.errors import Malformed, ServiceError
+    from shared.errors import EnforcerError, Malformed
 
     try:
         answer = await ask()
     except Malformed as error:
         return _problem(400, "The request can't be read", str(error))
-    except ServiceError as error:
+    except EnforcerError as error:
         log.warning("a request could not be answered: %s", error)
-        return _problem(503, "A service gives no answer", error.code)
+        return _problem(503, "The app can't answer now", f"{type(error).__name__}: its log says more")
     return _problem(404, "Not found", "there is nothing by this name") if answer is None else _json(answer, status)
 
 

@@ -28,7 +28,10 @@ class ImpatientRetry(AsyncRetryPolicy[Any, Any]):
 
     def increment(self, settings: dict[str, Any], response: Any = None, error: Exception | None = None) -> bool:
         """Count an attempt; False ends the attempts and hands the answer to the caller."""
-        asked = self.get_retry_after(response) if isinstance(response, PipelineResponse) else None
+        try:
+            asked = self.get_retry_after(response) if isinstance(response, PipelineResponse) else None
+        except ValueError:  # a time that can't be read
+            return False
         if asked is not None and asked > PATIENCE.total_seconds():
             return False
         return super().increment(settings, response=response, error=error)

@@ -24,12 +24,12 @@ TERMINAL_STATES = frozenset({"succeeded", "failed", "canceled"})
 
 _CLUSTER_ID = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-    r"/resourcegroups/(?P<group>[\w.()-]{1,90})"
+    r"/resourcegroups/(?P<group>[\w.()-]{0,89}[\w()-])"  # Azure lets none end with a dot
     r"/providers/microsoft\.containerservice/managedclusters/(?P<name>[a-z0-9][a-z0-9_-]{0,62})",
     re.IGNORECASE,
 )
 _SUBSCRIPTION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
 
 
 def parse_subscription(text: str) -> str:
@@ -184,7 +184,7 @@ class Cluster:
             kubernetes=_version(properties),
             provisioning_state=_text(properties, "provisioningState") or "",
             running=(_text(_part(properties, "powerState"), "code") or "Running").lower() == "running",
-            pools_settled=all(map(_is_settled, properties.get("agentPoolProfiles") or ())),
+            pools_settled=all(map(_is_settled, _list(properties, "agentPoolProfiles"))),
             identity=_identity(document),
             encryption=Encryption.read(document),
             etag=_text(document, "eTag") or None,
@@ -211,7 +211,7 @@ class Cluster:
 def asking_for(document: Document, encryption: Encryption) -> dict[str, Any]:
     """Return a copy of a cluster's document that asks for this encryption. Only objects that change are touched.
 
-    The key's own fields are left out when KMS is off: `keyId` must be omitted then.
+    The key's own fields are left out when KMS is off, leftover ones too: `keyId` must be omitted then.
     Source: docstring of AzureKeyVaultKms.key_id.
     """
     asked: dict[str, Any] = copy.deepcopy(dict(document))
@@ -223,7 +223,8 @@ def asking_for(document: Document, encryption: Encryption) -> dict[str, Any]:
             **(security.get("kubernetesResourceObjectEncryptionProfile") or {}),
             "infrastructureEncryption": "Enabled",
         }
-    if replace(encryption, infrastructure=False) != replace(current, infrastructure=False):
+    turned_off = not encryption.kms_enabled and bool(security.get("azureKeyVaultKms"))
+    if turned_off or replace(encryption, infrastructure=False) != replace(current, infrastructure=False):
         security["azureKeyVaultKms"] = _kms(encryption)
     properties["securityProfile"] = security
     return asked
@@ -248,6 +249,11 @@ def _part(document: Document, name: str) -> Mapping[str, Any]:
 def _text(document: Document, name: str) -> str | None:
     value = document.get(name)
     return value if isinstance(value, str) else None
+
+
+def _list(document: Document, name: str) -> list[Any]:
+    value = document.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _version(properties: Document) -> tuple[int, int, int] | None:

@@ -316,7 +316,8 @@ _FIXES = {
     Reason.CONFLICT: Fix("Find out who keeps changing the cluster, and let that end first."),
     Reason.BLOCKED: Fix("Mend what Azure's answer names: a lock, a policy, a permission."),
     Reason.WAITED_TOO_LONG: Fix(
-        "Find out what keeps the cluster from settling.", _AKS.format(verb="operation show-latest")
+        "What stood in the way, the second reason, did not pass by itself: find out why.",
+        _AKS.format(verb="operation show-latest"),
     ),
     Reason.POISONED: Fix("Read the failure in the app's log; the next sweep looks at the cluster again."),
 }

@@ -24,6 +24,9 @@ CLUSTER_EVENTS = {
 }
 """Event types of a subscription that are served, each with the one operation that matters."""
 
+_FIRST_YEAR = 2015
+"""AKS is younger. Table Storage holds no time before 1601."""
+
 KEY_EVENTS = frozenset({"microsoft.keyvault.keynewversioncreated"})
 """Event types of a vault that are served."""
 
@@ -197,15 +200,19 @@ def _loose(body: Mapping[str, Any], name: str) -> str:
 
 
 def _loose_id(value: Any) -> str:
-    """An event's id without what a row key or a log line could not bear."""
+    """An event's id without what a row key or a log line could not bear; empty if it has none."""
+    if not isinstance(value, str | int):
+        return ""
     return "".join(char for char in str(value) if char.isascii() and (char.isalnum() or char in "-_.:"))[:100]
 
 
 def _loose_time(value: Any) -> datetime | None:
+    """An event's time; None for one that can't be read, or that lies before anything here could have happened."""
     try:
-        return _time(value)
+        moment = _time(value)
     except Malformed:
         return None
+    return moment if moment is not None and moment.year >= _FIRST_YEAR else None
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:
@@ -223,7 +230,7 @@ def _encode(**body: str | None) -> str:
 def _decode(text: str | bytes) -> Mapping[str, Any]:
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed("the message is not JSON") from error
     if not isinstance(body, dict):
         raise Malformed("the message is not a JSON object")
@@ -257,7 +264,7 @@ def _time(value: Any) -> datetime | None:
 def _mode(body: Mapping[str, Any]) -> Mode | None:
     value = _optional(body, "mode")
     try:
-        return Mode(value) if value else None
+        return Mode(value) if value is not None else None
     except ValueError as error:
         raise Malformed(f"the message's mode is not one of {', '.join(Mode)}") from error
 

@@ -48,18 +48,28 @@ class Inspector:
         return await self._fan_out(request, now)
 
     async def give_up(self, request: KeyRequest, *, now: datetime) -> None:
-        """Record that a message failed too often. The sweep starts the key afresh."""
-        said = {"askedBy": request.asked_by, "detail": "a look at the key failed five times in a row"}
+        """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell."""
+        await self.ledger.add_rotations(self._detected(await self.ledger.key(request.key), (), request, now))
+        said = {
+            "askedBy": request.asked_by,
+            "version": request.version,
+            "detail": "a look at the key failed five times in a row",
+        }
         await self.ledger.note(Activity(request.key, "poisoned", now, "failure", said))
 
     async def _log_versions(self, known: KnownKey, request: KeyRequest, now: datetime) -> None:
         vault = await self._vault(known, request)
         have = {rotation.version.version for rotation in known.rotations}
         versions = await self._unknown_versions(vault, request, have, now) if vault else None
-        event_id = request.asked_by.removeprefix("event:") if request.version else None
-        await self.ledger.add_rotations(detected(known, versions or (), request.version, event_id, now))
+        await self.ledger.add_rotations(self._detected(known, versions or (), request, now))
         if vault is not None and versions is not None and known.vault_id is None:
             await self.ledger.first_seen(request.key, vault, now)
+
+    def _detected(
+        self, known: KnownKey, versions: tuple[KeyVersion, ...], request: KeyRequest, now: datetime
+    ) -> tuple[Rotation, ...]:
+        event_id = request.asked_by.removeprefix("event:") if request.version else None
+        return detected(known, versions, request.version, event_id, now)
 
     async def _vault(self, known: KnownKey, request: KeyRequest) -> VaultId | None:
         if request.vault or known.vault_id:

@@ -20,7 +20,7 @@ _KEY_URL = re.compile(
 )
 _VAULT_ID = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-    r"/resourcegroups/(?P<group>[\w.()-]{1,90})"
+    r"/resourcegroups/(?P<group>[\w.()-]{0,89}[\w()-])"  # Azure lets none end with a dot
     r"/providers/microsoft\.keyvault/vaults/(?P<name>[a-z][a-z0-9-]{1,22}[a-z0-9])",
     re.IGNORECASE,
 )

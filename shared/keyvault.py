@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -14,7 +15,10 @@ from azure.mgmt.keyvault.aio import KeyVaultManagementClient
 from azure.mgmt.keyvault.models import Key
 
 from shared.calls import ImpatientRetry, translated
+from shared.errors import Unreadable
 from shared.keys import KeyId, KeyVersion, VaultId
+
+log = logging.getLogger(__name__)
 
 _VERSIONS_AT_ONCE = 8
 
@@ -28,12 +32,22 @@ class KeyVault:
         self._clients: dict[str, KeyVaultManagementClient] = {}
 
     async def find(self, vault: str, subscriptions: Iterable[str]) -> VaultId | None:
-        """Find a vault by its name, which is unique in the world; None if no subscription shows it."""
+        """Find a vault by its name, which is unique in the world; None if no readable subscription shows it."""
         for subscription in subscriptions:
-            with translated():
-                async for found in self._client(subscription).vaults.list_by_subscription():
-                    if found.name and found.id and found.name.lower() == vault:
-                        return VaultId.parse(found.id)
+            try:
+                found = await self._find(vault, subscription)
+            except Unreadable as error:
+                log.info("the vaults of subscription %s can't be listed: %s", subscription, error)
+                continue
+            if found is not None:
+                return found
+        return None
+
+    async def _find(self, vault: str, subscription: str) -> VaultId | None:
+        with translated():
+            async for found in self._client(subscription).vaults.list_by_subscription():
+                if found.name and found.id and found.name.lower() == vault:
+                    return VaultId.parse(found.id)
         return None
 
     async def unknown_versions(self, vault: VaultId, key: KeyId, known: AbstractSet[str]) -> tuple[KeyVersion, ...]:

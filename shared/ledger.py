@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from shared.calls import translated
 from shared.clusters import ClusterId, Encryption
-from shared.decisions import Action, Change, Fix, Reason, Refusal, Waiting
+from shared.decisions import OPERATION_DEADLINE, Action, Change, Fix, Reason, Refusal, Waiting
 from shared.errors import EnforcerError, LostRace, Malformed
 from shared.keys import KeyId, KeyVersion, VaultId
 from shared.policy import Limits, Mode
@@ -43,8 +43,8 @@ _KEY_ROW = "k"
 
 Row = Mapping[str, Any]
 Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
-InFlight = Callable[[ClusterId], Awaitable[bool]]
-"""Asks Azure whether an operation runs on a cluster."""
+InFlight = Callable[[ClusterId], Awaitable[bool | None]]
+"""Asks Azure whether an operation runs on a cluster; None if that can't be told."""
 
 _CHANGE = TypeAdapter(Change)
 _CLAIM = TypeAdapter(Claim)
@@ -178,7 +178,11 @@ class Ledger:
         return [slot for slot in free if slot is not None] if all(free) else None
 
     async def _free_slot(self, scope: str, size: int, in_flight: InFlight, now: datetime) -> Row | None:
-        """A taken slot whose lease ended is free only once Azure shows nothing in flight on its cluster."""
+        """A taken slot whose lease ended is free only once Azure shows nothing in flight on its cluster.
+
+        Where that can't be told, it is free once any operation must have ended: one cluster out of sight must not
+        stop the fleet.
+        """
         rows = {row["RowKey"]: row async for row in self._slots(scope)}
         names = [_slot_row(scope, number) for number in range(size)]
         for name in names:
@@ -188,7 +192,10 @@ class Ledger:
                 return rows[name]
         for name in names:
             row = rows[name]
-            if row["leaseEnd"] <= now and not await in_flight(ClusterId.parse(row["holder"])):
+            if row["leaseEnd"] > now:
+                continue
+            runs = await in_flight(ClusterId.parse(row["holder"]))
+            if runs is False or (runs is None and row["takenAt"] + OPERATION_DEADLINE <= now):
                 return row
         return None
 

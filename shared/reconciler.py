@@ -39,7 +39,7 @@ from shared.events import ClusterRequest
 from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.queues import LONGEST_DELAY, Queues
-from shared.records import Claim, Record, Settlement, is_pending, is_stale, settlement
+from shared.records import Claim, Record, Settlement, is_pending, is_stale, is_to_be_sent, settlement
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,15 @@ class Reconciler:
 
     async def _look(self, request: ClusterRequest, now: datetime) -> Record | None:
         record = await self.ledger.cluster(request.cluster)
-        if record is not None and record.waiting is not None and record.waiting.set_by == request.id:
-            await self._send_for(record.waiting, request, now=now)
+        waiting = record.waiting if record is not None else None
+        if waiting is not None and is_to_be_sent(waiting, message=request.id, token=request.token, now=now):
+            await self._send_for(waiting, request, now=now)
             return record
         if is_stale(request.token, record):
             return record
-        record = record or Record(request.cluster)
+        return await self._look_at(record or Record(request.cluster), request, now)
+
+    async def _look_at(self, record: Record, request: ClusterRequest, now: datetime) -> Record | None:
         try:
             cluster = await self.aks.get(request.cluster)
         except Throttled as error:
@@ -114,6 +117,9 @@ class Reconciler:
         if decision.action is Action.WAIT:
             return await self._wait(decision.reason, record, seen, request, now=now, after=self.look_again)
         if decision.change is not None and decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
+            throttled = _throttled_for(record, now)
+            if throttled:
+                return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=throttled)
             return await self._write(cluster, decision.change, record, seen, request, now=now)
         looked = record.after_looking(cluster, assignment, decision, now=now)
         return await self.ledger.record(record, looked, asked_by=request.asked_by, now=now)
@@ -131,16 +137,27 @@ class Reconciler:
         if claimed is None:
             return await self._wait(Reason.LIMIT_REACHED, record, seen, request, now=now, after=self.look_again)
         await self._send_for(waiting, request, now=now)
-        return await self._put(cluster, claimed, claim, request, now=now)
+        return await self._put(cluster, claimed, claim, request, earlier=record.waiting, now=now)
 
     async def _put(
-        self, cluster: Cluster, record: Record, claim: Claim, request: ClusterRequest, *, now: datetime
+        self,
+        cluster: Cluster,
+        record: Record,
+        claim: Claim,
+        request: ClusterRequest,
+        *,
+        earlier: Waiting | None,
+        now: datetime,
     ) -> Record:
-        """Send the claimed write. What gets no clear answer stays claimed: the look that was sent for settles it."""
+        """Send the claimed write. What gets no clear answer stays claimed: the look that was sent for settles it.
+
+        A throttled one goes on with the `earlier` wait, so that its deadline is counted from the first refusal.
+        """
         try:
             operation = await self.aks.put(cluster, claim.change)
         except Throttled as error:
-            record = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
+            settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
+            record = replace(settled, waiting=earlier)
             return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
         except Refused as error:
             refusal = _refusal(Reason.BLOCKED, error, record, claim.change.etag, now)
@@ -156,7 +173,7 @@ class Reconciler:
 
     async def _missing(self, record: Record, request: ClusterRequest, *, now: datetime) -> Record | None:
         """A cluster that Azure does not show: known before, so it is gone; just written, so it may still come."""
-        if record.resource_id is None and request.since is not None:
+        if _may_still_come(record, request, now):
             return await self._wait(Reason.NOT_VISIBLE, record, record, request, now=now, after=self.look_again)
         if record.version is None:
             return None
@@ -181,12 +198,12 @@ class Reconciler:
 
         An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
         """
-        decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), record.waiting, now)
+        waiting = _waiting(record.waiting, reason, request, now=now, until=now + after)
+        decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), waiting, now)
         decided = seen.after_deciding(decision, now=now)
         if decision.action is not Action.WAIT:
             decided = replace(decided, fix=fix(decision.reason, record.cluster_id))
             return await self.ledger.record(record, decided, asked_by=request.asked_by, now=now)
-        waiting = _waiting(record.waiting, reason, request, now=now, until=now + after)
         if record.waiting is not None and _joins(record, reason, request, now):
             joined = replace(record.waiting, reason=reason, since=waiting.since)
             return await self.ledger.record(
@@ -201,9 +218,27 @@ class Reconciler:
         after = min(waiting.look_again_at - now, LONGEST_DELAY)
         await self.queues.ask_for_cluster(request.again(waiting.token), after=after)
 
-    async def _is_in_flight(self, cluster_id: ClusterId) -> bool:
-        cluster = await self.aks.get(cluster_id)
+    async def _is_in_flight(self, cluster_id: ClusterId) -> bool | None:
+        try:
+            cluster = await self.aks.get(cluster_id)
+        except (Throttled, Unreadable):
+            return None
         return cluster is not None and not cluster.settled
+
+
+def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> bool:
+    """Return whether a cluster that Azure does not show was written after all that is known of it."""
+    if record.resource_id is None:
+        return request.since is not None or is_pending(record, now)
+    return record.closed_at is not None and request.since is not None and request.since > record.closed_at
+
+
+def _throttled_for(record: Record, now: datetime) -> timedelta:
+    """How long Azure still wants no write of this cluster."""
+    waiting = record.waiting
+    if waiting is None or waiting.reason is not Reason.THROTTLED:
+        return timedelta()
+    return max(waiting.look_again_at - now, timedelta())
 
 
 def _joins(record: Record, reason: Reason, request: ClusterRequest, now: datetime) -> bool:

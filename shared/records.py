@@ -13,6 +13,9 @@ from shared.decisions import OPERATION_DEADLINE, Action, Change, Decision, Fix, 
 from shared.keys import KeyId, KeyVersion, VaultId
 from shared.policy import Assignment, Mode
 
+EARLY = timedelta(minutes=1)
+"""A message that comes earlier than this is sent again for the rest of its time."""
+
 OVERDUE_AFTER = timedelta(minutes=5)
 """A look that is later than this has lost its message: whoever sees that starts a new chain."""
 
@@ -147,6 +150,15 @@ def is_stale(token: str | None, record: Record | None) -> bool:
     return record is None or record.waiting is None or record.waiting.token != token
 
 
+def is_to_be_sent(waiting: Waiting, *, message: str, token: str | None, now: datetime) -> bool:
+    """Return whether all that a message calls for is to send the wait's message, once more or for the first time.
+
+    The message that set the wait may have died before it sent; one that comes long before its time was delayed as long
+    as a message can be.
+    """
+    return waiting.set_by == message or (waiting.token == token and waiting.look_again_at - now > EARLY)
+
+
 def is_pending(record: Record, now: datetime) -> bool:
     """Return whether a message for this record's wait is still to come: nobody starts a second chain beside it."""
     return _waits(record) is not None and not is_overdue(record, now)
@@ -174,8 +186,11 @@ def settlement(claim: Claim, cluster: Cluster, *, now: datetime, patience: timed
     """
     if claim.resource_uid and cluster.resource_uid and claim.resource_uid != cluster.resource_uid:
         return Settlement.GONE
+    waited = now - claim.claimed_at >= patience
     if cluster.etag == claim.change.etag:
-        return Settlement.WITHDRAWN if now - claim.claimed_at >= patience else None
+        return Settlement.WITHDRAWN if waited else None
+    if cluster.etag is None and not waited:
+        return None
     if cluster.encryption.key_management is not claim.change.after.key_management:
         return Settlement.WITHDRAWN
     if cluster.settled:

@@ -58,7 +58,7 @@ def _uri(environment: Mapping[str, str], name: str, faults: list[str]) -> str:
 def _subscriptions(environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
     names = [name.strip() for name in environment.get("SUBSCRIPTIONS", "").split(",") if name.strip()]
     try:
-        return tuple(parse_subscription(name) for name in names)
+        return tuple(dict.fromkeys(map(parse_subscription, names)))
     except Malformed as error:
         faults.append(f"SUBSCRIPTIONS: {error}")
         return ()

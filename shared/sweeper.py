@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.decisions import Action, Decision, Facts, decide
+from shared.decisions import Action, Decision, Facts, Reason, decide
 from shared.errors import LostRace, Malformed, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, ShardRequest
 from shared.keys import KeyId, VaultId
@@ -106,9 +106,9 @@ class Sweeper:
         records = await self.ledger.clusters(request.subscription)
         async for page in self.aks.pages(request.subscription):
             await self._sweep_page(page, records, request, tally, now)
-        absent = [one for one in records.values() if one.cluster_id not in tally.seen and one.closed_at is None]
-        for record in absent:
-            await self._enqueue(record.cluster_id, request, tally)
+        for record in records.values():
+            if record.cluster_id not in tally.seen and record.closed_at is None and not is_pending(record, now):
+                await self._enqueue(record.cluster_id, request, tally)
         for key, vault in tally.keys.items():
             await self._mend_users(key, tally.users[key], now)
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault))
@@ -128,9 +128,10 @@ class Sweeper:
                 record = records.get(cluster.id) or Record(cluster.id)
                 await self._sweep_cluster(cluster, record, request, tally, now)
 
-        async with asyncio.TaskGroup() as tasks:
-            for cluster in page:
-                tasks.create_task(one(cluster))
+        ends = await asyncio.gather(*map(one, page), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
     async def _sweep_cluster(
         self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime
@@ -172,14 +173,17 @@ class Sweeper:
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:
-    """A pending wait has its own look coming; a cluster created anew under its name is read afresh."""
+    """A pending wait has its own look coming; a cluster created anew under its name is read afresh.
+
+    So is one without an eTag: nobody states that a list shows it.
+    """
     if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
         return Need.LOOK
     if is_overdue(record, now):
         return Need.LOOK
     if is_pending(record, now):
         return Need.ROW
-    if decision.action is Action.WAIT:
+    if decision.action is Action.WAIT or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
     return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
 

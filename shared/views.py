@@ -150,6 +150,6 @@ def _known(query: Mapping[str, str], *names: str) -> None:
 
 def _top(query: Mapping[str, str]) -> int:
     text = query.get("top", str(_TOP))
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+    if not text.isdecimal() or len(text) > len(str(_MOST)) or not 1 <= int(text) <= _MOST:
         raise Malformed(f"top must be a whole number, 1 to {_MOST}")
     return int(text)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -28,6 +28,13 @@ class Mode(StrEnum):
     def lowest(cls, *modes: Mode | None) -> Mode:
         """Return the most careful of these modes; None asks for nothing."""
         return cls.AUDIT if cls.AUDIT in modes else cls.ENFORCE
+
+
+def _no_number(value: object) -> object:
+    """A bare number would be read as seconds since 1970."""
+    if isinstance(value, int | float):
+        raise ValueError("write a date, like 2027-03-31")  # noqa: TRY004  pydantic collects ValueErrors
+    return value
 
 
 class _Part(BaseModel):
@@ -79,7 +86,7 @@ class Exemption(_Part):
     match: Match
     owner: str
     reason: str
-    expires: Annotated[date, Field(strict=False)]
+    expires: Annotated[date, BeforeValidator(_no_number), Field(strict=False)]
 
 
 class Limits(_Part):
@@ -96,7 +103,7 @@ class Policy(_Part):
     mode: Annotated[Mode, Field(strict=False)] = Mode.AUDIT
     accept_irreversible: bool = False
     targets: Annotated[list[Target], Field(min_length=1)]
-    opt_out_tag: str = "kms-enforcer"
+    opt_out_tag: Annotated[str, Field(min_length=1)] = "kms-enforcer"
     exemptions: list[Exemption] = []
     limits: Limits = Limits()
 
@@ -115,13 +122,25 @@ class Policy(_Part):
         Never raises: a broken document must not stop the app, which then writes nothing and says so.
         """
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            document = yaml.load(text, _StrictLoader)  # noqa: S506  a SafeLoader
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that does not exist; a bomb of brackets
             return None, (f"not YAML: {error}",)
         try:
             return cls.model_validate(document), ()
         except ValidationError as error:
             return None, tuple(map(_sentence, error.errors(include_url=False, include_context=False)))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, except that a key that stands twice is a fault: the second would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, each of whose keys stands once."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _is_any(globs: list[str], text: str) -> bool:

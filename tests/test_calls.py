@@ -1,0 +1,216 @@
+"""How patient the adapters are, and what a service's errors become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, cast
+
+import pytest
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ODataV4Format,
+    ResourceExistsError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.rest import HttpRequest
+
+from shared.calls import PATIENCE, ImpatientRetry, translated
+from shared.errors import (
+    TEXT_LIMIT,
+    Conflict,
+    EnforcerError,
+    Refused,
+    ServiceError,
+    Throttled,
+    Transient,
+    Unavailable,
+    Unreadable,
+)
+
+
+@dataclass
+class Answer:
+    """As much of an HTTP response as azure-core looks at."""
+
+    status_code: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = "because"
+
+    def text(self) -> str:
+        return "{}"
+
+
+def raised(
+    status: int, *, code: str = "SomeCode", headers: Mapping[str, str] | None = None, writing: bool = False
+) -> ServiceError:
+    """Our error for a service's answer."""
+    error = HttpResponseError("text", response=cast("Any", Answer(status, headers or {})))
+    error.error = ODataV4Format({"code": code, "message": "text"})
+    with pytest.raises(ServiceError) as caught, translated(writing=writing):
+        raise error
+    assert caught.value.__cause__ is error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "reading", "writing"),
+    [
+        pytest.param(400, {}, Unreadable, Refused, id="400"),
+        pytest.param(401, {}, Unreadable, Refused, id="401"),
+        pytest.param(403, {}, Unreadable, Refused, id="403"),
+        pytest.param(404, {}, Unreadable, Refused, id="404"),
+        pytest.param(408, {}, Unavailable, Unavailable, id="408"),
+        pytest.param(409, {}, Unreadable, Conflict, id="409"),
+        pytest.param(412, {}, Unreadable, Conflict, id="412"),
+        pytest.param(429, {}, Throttled, Throttled, id="429"),
+        pytest.param(429, {"Retry-After": "600"}, Throttled, Throttled, id="429-with-a-time"),
+        pytest.param(500, {}, Unavailable, Unavailable, id="500"),
+        pytest.param(500, {"Retry-After": "600"}, Unavailable, Unavailable, id="500-with-a-time"),
+        pytest.param(502, {}, Unavailable, Unavailable, id="502"),
+        pytest.param(503, {}, Unavailable, Unavailable, id="503"),
+        pytest.param(503, {"Retry-After": "600"}, Throttled, Throttled, id="503-with-a-time"),
+        pytest.param(504, {}, Unavailable, Unavailable, id="504"),
+    ],
+)
+def test_an_answer_becomes_one_of_our_errors(
+    status: int, headers: dict[str, str], reading: type[ServiceError], writing: type[ServiceError]
+) -> None:
+    assert type(raised(status, headers=headers)) is reading
+    assert type(raised(status, headers=headers, writing=True)) is writing
+
+
+def test_a_lock_is_no_conflict_that_passes() -> None:
+    assert type(raised(HTTPStatus.CONFLICT, code="ScopeLocked", writing=True)) is Refused
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        pytest.param("600", timedelta(minutes=10), id="seconds"),
+        pytest.param("0", timedelta(), id="at-once"),
+        pytest.param("-5", timedelta(), id="never-negative"),
+        pytest.param("1.5", timedelta(seconds=1.5), id="a-fraction"),
+        pytest.param("Wed, 21 Oct 2015 07:28:00 GMT", timedelta(), id="a-date-that-is-over"),
+        pytest.param("soon", timedelta(seconds=60), id="text"),
+        pytest.param("inf", timedelta(seconds=60), id="for-ever"),
+        pytest.param(None, timedelta(seconds=60), id="absent"),
+    ],
+)
+def test_a_throttled_call_says_when_to_come_back(header: str | None, expected: timedelta) -> None:
+    error = raised(429, headers={} if header is None else {"Retry-After": header})
+
+    assert isinstance(error, Throttled)
+    assert error.retry_after == expected
+
+
+def test_an_error_keeps_the_services_code_and_cuts_its_text_short() -> None:
+    error = raised(403, code="AuthorizationFailed")
+
+    assert error.code == "AuthorizationFailed"
+    assert len(Unreadable("x", "y" * 100_000).text) == TEXT_LIMIT
+
+
+def test_an_answer_without_a_code_is_known_by_its_status() -> None:
+    with pytest.raises(ServiceError) as caught, translated():
+        raise HttpResponseError("text", response=cast("Any", Answer(403)))
+
+    assert caught.value.code == "HTTP 403"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ServiceRequestError("no connection"), id="not-sent"),
+        pytest.param(ServiceResponseError("no answer"), id="no-answer"),
+        pytest.param(AzureError("something"), id="anything-else"),
+        pytest.param(HttpResponseError("no response"), id="an-answer-without-a-status"),
+        pytest.param(ClientAuthenticationError("no token"), id="no-token"),
+    ],
+)
+@pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
+def test_no_clear_answer_is_unavailable(error: AzureError, writing: bool) -> None:
+    with pytest.raises(Unavailable), translated(writing=writing):
+        raise error
+
+
+def test_the_class_of_an_sdk_error_does_not_count_its_status_does() -> None:
+    error = ResourceExistsError("text", response=cast("Any", Answer(409)))
+
+    with pytest.raises(Conflict), translated(writing=True):
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), EnforcerError("ours")])
+def test_other_errors_pass(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, translated():
+        raise error
+
+    assert caught.value is error
+
+
+def test_a_call_that_works_raises_nothing() -> None:
+    with translated(writing=True):
+        answer = 1
+
+    assert answer == 1
+
+
+def test_what_passes_by_itself_is_told_from_what_does_not() -> None:
+    assert {
+        kind for kind in (Throttled, Unavailable, Conflict, Refused, Unreadable) if issubclass(kind, Transient)
+    } == {
+        Throttled,
+        Unavailable,
+    }
+
+
+# retries
+
+
+def answered(status: int, headers: Mapping[str, str]) -> PipelineResponse[Any, Any]:
+    request = HttpRequest("GET", "https://management.azure.com/")
+    return PipelineResponse(request, cast("Any", Answer(status, headers)), cast("Any", None))
+
+
+@pytest.mark.parametrize(
+    ("headers", "again"),
+    [
+        pytest.param({}, True, id="no-time-asked"),
+        pytest.param({"Retry-After": "1"}, True, id="a-moment"),
+        pytest.param({"Retry-After": "5"}, True, id="exactly-at"),
+        pytest.param({"Retry-After": "5.1"}, False, id="just-after"),
+        pytest.param({"retry-after": "600"}, False, id="long"),
+        pytest.param({"Retry-After": "inf"}, False, id="for-ever"),
+        pytest.param({"retry-after-ms": "6000"}, False, id="in-milliseconds"),
+        pytest.param({"x-ms-retry-after-ms": "6000"}, False, id="in-milliseconds-as-azure-writes-it"),
+        pytest.param({"Retry-After": "soon"}, False, id="text"),
+    ],
+)
+def test_no_worker_sleeps_through_a_long_wait(headers: dict[str, str], again: bool) -> None:
+    retry = ImpatientRetry()
+
+    assert PATIENCE == timedelta(seconds=5)  # noqa: SIM300  the constant is what is tested
+    assert retry.increment(retry.configure_retries({}), response=answered(429, headers)) is again
+
+
+def test_attempts_end() -> None:
+    retry = ImpatientRetry(retry_total=2)
+    settings = retry.configure_retries({})
+
+    answers = [retry.increment(settings, response=answered(503, {})) for _ in range(3)]
+
+    assert answers == [True, True, False]
+
+
+def test_a_broken_connection_is_tried_again() -> None:
+    retry = ImpatientRetry()
+    sent: PipelineRequest[Any] = PipelineRequest(HttpRequest("GET", "https://management.azure.com/"), cast("Any", None))
+
+    assert retry.increment(retry.configure_retries({}), response=sent, error=ServiceRequestError("no connection"))

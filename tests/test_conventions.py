@@ -1,0 +1,403 @@
+"""The conventions of this repository, held by tests: who imports whom, what is named how, what is never tracked."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from shared.decisions import Reason, fix
+from shared.queues import QUEUES
+from shared.settings import Settings
+from tests.builders import CLUSTER_ID
+
+ROOT = Path(__file__).parent.parent
+FUNCTION_APP = ROOT / "function_app.py"
+
+
+def below(folder: str) -> list[Path]:
+    """The Python files below a folder that are the project's own."""
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts)
+
+
+PRODUCT = [FUNCTION_APP, *below("shared")]
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+
+
+def where(file: Path, node: ast.AST) -> str:
+    return f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', '?')}"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The full names of all that a file imports, wherever in it the import stands."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"a relative import at {where(file, node)}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+# one direction of imports
+
+LAYERS: list[set[str]] = [
+    {"function_app"},
+    {"bootstrap"},
+    {"reconciler", "inspector", "sweeper", "views"},
+    {"aks", "keyvault", "ledger", "queues"},
+    {"calls", "settings"},
+    {"records"},
+    {"decisions", "events"},
+    {"policy"},
+    {"clusters"},
+    {"keys"},
+    {"errors"},
+]
+"""From the outside in. A room imports from the layers below its own, never from its own or one above."""
+
+CORE = {"errors", "keys", "clusters", "policy", "decisions", "records", "events"}
+SPEAKS_TO_AZURE = {"aks", "keyvault", "ledger", "queues", "calls", "bootstrap", "function_app"}
+NOT_IN_THE_CORE = {
+    "aiohttp",
+    "asyncio",
+    "azure",
+    "io",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "sys",
+    "threading",
+    "time",
+    "urllib",
+    "uuid",
+}
+
+
+def room(file: Path) -> str:
+    """The room that a file of the product belongs to: a module, or a package with all that is in it."""
+    return "function_app" if file == FUNCTION_APP else file.relative_to(ROOT / "shared").parts[0].removesuffix(".py")
+
+
+def rooms() -> Mapping[str, list[Path]]:
+    files = [file for file in PRODUCT if file != ROOT / "shared" / "__init__.py"]
+    return {name: [file for file in files if room(file) == name] for name in map(room, files)}
+
+
+def neighbours(name: str) -> set[str]:
+    """The rooms that a room imports from."""
+    names = {
+        module.split(".")[1] for file in rooms()[name] for module in imported(file) if module.startswith("shared.")
+    }
+    return names - {name}
+
+
+def test_every_room_has_its_layer() -> None:
+    assert set(rooms()) == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("name", sorted(set().union(*LAYERS)))
+def test_a_room_imports_only_from_the_layers_below(name: str) -> None:
+    own = next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+    assert neighbours(name) <= set().union(*LAYERS[own + 1 :])
+
+
+@pytest.mark.parametrize("name", sorted(CORE))
+def test_the_core_is_pure(name: str) -> None:
+    used = {module.split(".")[0] for file in rooms()[name] for module in imported(file)}
+
+    assert not used & NOT_IN_THE_CORE
+
+
+def test_only_the_rooms_that_speak_to_azure_import_its_sdks() -> None:
+    speaking = {
+        room(file) for file in PRODUCT if any(module.split(".")[0] in {"azure", "msrest"} for module in imported(file))
+    }
+
+    assert speaking == SPEAKS_TO_AZURE
+
+
+def test_the_settings_are_asked_for_by_bootstrap_and_the_triggers_alone() -> None:
+    assert {name for name in rooms() if "settings" in neighbours(name)} == {"bootstrap", "function_app"}
+
+
+def calls(file: Path, *names: str) -> list[str]:
+    """Where a file calls a method or function by one of these names."""
+    return [
+        where(file, node)
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "attr", None) in names or getattr(node.func, "id", None) in names)
+    ]
+
+
+def test_only_the_triggers_take_the_time_of_day() -> None:
+    clocks = [
+        found for file in below("shared") for found in calls(file, "now", "utcnow", "today", "time_ns", "monotonic")
+    ]
+
+    assert clocks == []
+    assert calls(FUNCTION_APP, "now")
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    reading = {
+        room(file)
+        for file in PRODUCT
+        for node in ast.walk(tree(file))
+        if getattr(node, "attr", None) in {"environ", "getenv"}
+    }
+
+    assert reading == {"settings"}
+
+
+def test_the_product_and_what_plays_azure_do_not_know_each_other() -> None:
+    product = {module.split(".")[0] for file in PRODUCT for module in imported(file)}
+    local = {module.split(".")[0] for file in below("local") for module in imported(file)}
+
+    assert "local" not in product
+    assert not local & {"shared", "function_app"}
+    assert not (product | local) & {"tests"}
+
+
+# settings and triggers
+
+SAMPLE: dict[str, str] = json.loads((ROOT / "local.settings.sample.json").read_text(encoding="utf-8"))["Values"]
+NEEDED_BY_THE_HOST = {
+    "FUNCTIONS_WORKER_RUNTIME",
+    "AzureWebJobsStorage__credential",
+    "AzureWebJobsStorage__clientId",
+    "AzureWebJobsStorage__blobServiceUri",
+}
+
+
+class Asked(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]  # narrower on purpose
+        self.names.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        self.names.add(key)
+        return super().__getitem__(key)
+
+
+def substituted() -> set[str]:
+    """The settings that the triggers and host.json name between percent signs."""
+    texts = [FUNCTION_APP.read_text(encoding="utf-8"), (ROOT / "host.json").read_text(encoding="utf-8")]
+    return {name for text in texts for name in re.findall(r"%([A-Z][A-Z0-9_]{2,})%", text)}
+
+
+def test_the_sample_settings_are_sound_and_whole_and_hold_nothing_else() -> None:
+    environment = Asked(SAMPLE)
+
+    Settings.read(environment)
+
+    assert set(SAMPLE) == environment.names | substituted() | NEEDED_BY_THE_HOST
+
+
+def decorators(name: str) -> list[ast.Call]:
+    """The decorators of the triggers by this name."""
+    return [
+        decorator
+        for function in ast.walk(tree(FUNCTION_APP))
+        if isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef)
+        for decorator in function.decorator_list
+        if isinstance(decorator, ast.Call) and getattr(decorator.func, "attr", None) == name
+    ]
+
+
+def test_every_queue_and_its_poison_twin_has_one_trigger() -> None:
+    queues = [
+        keyword.value.value
+        for decorator in decorators("queue_trigger")
+        for keyword in decorator.keywords
+        if keyword.arg == "queue_name" and isinstance(keyword.value, ast.Constant)
+    ]
+
+    assert sorted(map(str, queues)) == sorted([*QUEUES, *(f"{name}-poison" for name in QUEUES)])
+
+
+# words
+
+WORDS = [("decisions", "Reason"), ("decisions", "Action"), ("records", "Detection"), ("records", "Settlement")]
+
+
+def enum_of(module: str, name: str) -> ast.ClassDef:
+    tops = tree(ROOT / "shared" / f"{module}.py").body
+    return next(node for node in tops if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def undocumented(enum: ast.ClassDef) -> list[str]:
+    """The members that no docstring follows."""
+    after = zip(enum.body, [*enum.body[1:], None], strict=True)
+    return [
+        ast.unparse(node)
+        for node, following in after
+        if isinstance(node, ast.Assign)
+        and not (
+            isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+            and "\n" not in following.value.value
+        )
+    ]
+
+
+@pytest.mark.parametrize(("module", "name"), WORDS)
+def test_every_word_has_a_docstring_of_one_line(module: str, name: str) -> None:
+    assert undocumented(enum_of(module, name)) == []
+
+
+def reported() -> set[Reason]:
+    """The reasons with which something is reported: somebody has to do something about each of them."""
+    found: set[Reason] = set()
+    for node in (node for file in below("shared") for node in ast.walk(tree(file)) if isinstance(node, ast.Call)):
+        said = [part for part in ast.walk(node) if isinstance(part, ast.Attribute)]
+        reports = "_report" in {getattr(node.func, "id", None), getattr(node.func, "attr", None)} or any(
+            ast.unparse(part) == "Action.REPORT" for part in said
+        )
+        reasons = [Reason[part.attr] for part in said if ast.unparse(part).startswith("Reason.")]
+        if reports and reasons:
+            found.add(reasons[0])
+    return found
+
+
+def test_every_reason_that_is_reported_says_how_to_mend_it() -> None:
+    assert reported() >= {Reason.FAILED, Reason.BLOCKED, Reason.UNREADABLE, Reason.POISONED, Reason.WAITED_TOO_LONG}
+    assert {reason for reason in reported() if fix(reason, CLUSTER_ID) is None} == set()
+
+
+# names
+
+VAGUE = re.compile(r"manager|help(er|s)|util|handler|(^|_)process_|(^|_)do_", re.IGNORECASE)
+
+
+def defined(file: Path) -> Iterator[tuple[str, ast.AST]]:
+    """The names that a file gives: of classes, functions, parameters and variables."""
+    for node in ast.walk(tree(file)):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name, node
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name, node
+
+
+def test_names_say_what_a_thing_is() -> None:
+    files = [*PRODUCT, *below("local")]
+    vague = [f"{where(file, node)} {name}" for file in files for name, node in defined(file) if VAGUE.search(name)]
+    modules = [str(file.relative_to(ROOT)) for file in files if VAGUE.search(file.stem)]
+
+    assert vague + modules == []
+
+
+def test_tests_neither_patch_nor_sleep() -> None:
+    """What replaces a part of the code in place tests a program that nobody runs; what sleeps is slow or flaky."""
+    forbidden = {"mock.patch", "monkeypatch.setattr", "time.sleep", "unittest.mock"}
+    found = [
+        where(file, node)
+        for file in below("tests")
+        for node in ast.walk(tree(file))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in forbidden)
+        or (isinstance(node, ast.Import) and any(alias.name in forbidden for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and is_forbidden(node, forbidden))
+    ]
+
+    assert found == []
+
+
+def is_forbidden(node: ast.ImportFrom, forbidden: set[str]) -> bool:
+    return node.module in forbidden or any(f"{node.module}.{alias.name}" in forbidden for alias in node.names)
+
+
+# what is tracked
+
+
+@cache
+def tracked() -> Mapping[str, str]:
+    """The text of every file that git tracks or would, by its path; what is no text is left out."""
+    git = shutil.which("git")
+    assert git is not None, "these tests need git"
+    listed = subprocess.run(  # noqa: S603  a fixed command
+        [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    texts: dict[str, str] = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
+        if b"\0" not in content:
+            texts[name] = content.decode("utf-8", errors="replace")
+    return texts
+
+
+# Put together from parts, so that this file does not hold what it looks for.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/}-])/(?:" + "|".join(["root", "work", "tmp"]) + r")(?=[/\s\"'`,)]|$)", re.MULTILINE
+)
+PACKAGE_INDEX = re.compile(
+    r"--(?:(?:extra-)?index-url|find-links|trusted-host)|registry\.npmjs|pypi\.org/simple|files\.pythonhosted"
+)
+RESOLVED = re.compile(r"\"resolved\":\s*\"http")
+
+
+def lines_with(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{name}:{text.count('\n', 0, match.start()) + 1} {match[0].strip()}"
+        for name, text in tracked().items()
+        for match in pattern.finditer(text)
+    ]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(MACHINE_PATH, id="a-path-of-one-machine"),
+        pytest.param(PACKAGE_INDEX, id="the-address-of-a-package-index"),
+        pytest.param(RESOLVED, id="an-address-in-a-lock-file"),
+    ],
+)
+def test_nothing_that_is_tracked_belongs_to_one_machine(pattern: re.Pattern[str]) -> None:
+    assert lines_with(pattern) == []
+
+
+def test_no_settings_of_one_machine_are_tracked() -> None:
+    assert [name for name in tracked() if name.endswith(("local.settings.json", ".env"))] == []
+    assert "function_app.py" in tracked()
+
+
+PINNED = re.compile(
+    r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,._-]+\])?==[\w.!+]+( ?; [^\\]+)?( --hash=sha256:[0-9a-f]{64})+", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_requirements_are_pinned_and_hashed_and_name_no_address(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    joined = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
+    requirements = [line.strip() for line in joined if line.strip() and not line.strip().startswith("#")]
+
+    assert requirements
+    assert [line[:80] for line in requirements if PINNED.fullmatch(line) is None] == []
+    assert "://" not in text

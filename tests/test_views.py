@@ -1,0 +1,298 @@
+"""What programs read."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from shared.decisions import Action, Facts, Reason, decide
+from shared.errors import Malformed
+from shared.ledger import Ledger, Page
+from shared.policy import Mode, PolicyInForce
+from shared.records import Record, Run, Shard
+from shared.views import Views, health_view, problem, run_view
+from tests.builders import (
+    CLUSTER_ID,
+    KEY_URL,
+    MINUTE,
+    NOW,
+    OTHER_SUBSCRIPTION,
+    PMK,
+    SMALLEST_POLICY,
+    SUBSCRIPTION,
+    VERSION,
+    assignment,
+    claim,
+    cluster,
+    record,
+    rotation,
+    waiting,
+)
+
+RUN = Run("run-1", "operator", NOW, Mode.AUDIT, shards=2)
+SHARD = Shard(
+    SUBSCRIPTION, NOW + MINUTE, clusters=3, enqueued=1, counts={"write:not-as-asked": 1, "nothing:as-asked": 2}
+)
+OTHER_SHARD = Shard(OTHER_SUBSCRIPTION, NOW + 2 * MINUTE, 1, 0, {"nothing:as-asked": 1}, failure="Forbidden: no")
+
+
+class Shelf:
+    """One page of everything, and what was asked for: as much of a ledger as a view asks."""
+
+    def __init__(self, *, continuation: str | None = None, clusters: tuple[Record, ...] = ()) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self._continuation = continuation
+        self._clusters = clusters
+
+    async def clusters_page(self, subscription: str | None, *, top: int, after: str | None) -> Page[Record]:
+        self.asked.append((subscription, top, after))
+        return Page(self._clusters, self._continuation)
+
+    async def rotations_page(self, key: Any, *, top: int, after: str | None) -> Page[Any]:
+        self.asked.append((key and str(key), top, after))
+        return Page((rotation(),), self._continuation)
+
+    async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
+        return (RUN, (SHARD,)) if run_id == RUN.id else None
+
+
+def views(shelf: Shelf) -> Views:
+    return Views(cast("Ledger", shelf))
+
+
+# runs
+
+
+def test_a_run_that_goes_on_says_how_far_it_is() -> None:
+    view = run_view(RUN, (SHARD,))
+
+    assert view == {
+        "id": "run-1",
+        "askedBy": "operator",
+        "startedAt": "2026-03-02T09:00:00Z",
+        "mode": "audit",
+        "status": "running",
+        "finishedAt": None,
+        "shards": {"total": 2, "done": 1},
+        "clusters": 3,
+        "enqueued": 1,
+        "decisions": {"nothing:as-asked": 2, "write:not-as-asked": 1},
+        "failures": {},
+    }
+
+
+def test_a_run_is_done_with_its_last_shard() -> None:
+    view = run_view(RUN, (SHARD, OTHER_SHARD))
+
+    assert (view["status"], view["finishedAt"]) == ("done", "2026-03-02T09:02:00Z")
+    assert (view["clusters"], view["enqueued"]) == (4, 1)
+    assert view["decisions"] == {"nothing:as-asked": 3, "write:not-as-asked": 1}
+    assert view["failures"] == {OTHER_SUBSCRIPTION: "Forbidden: no"}
+
+
+def test_a_run_over_nothing_is_done_when_it_starts() -> None:
+    view = run_view(Run("run-1", "timer", NOW, None, shards=0))
+
+    assert (view["status"], view["finishedAt"], view["mode"]) == ("done", "2026-03-02T09:00:00Z", None)
+
+
+async def test_a_run_that_nobody_started_is_none() -> None:
+    assert await views(Shelf()).run("run-2") is None
+    assert await views(Shelf()).run("run-1") == run_view(RUN, (SHARD,))
+
+
+# health and problems
+
+
+def test_a_sound_policy_is_well() -> None:
+    assert health_view(PolicyInForce.read(SMALLEST_POLICY)) == {
+        "status": "ok",
+        "policy": {"mode": "audit", "faults": []},
+    }
+
+
+def test_a_broken_policy_degrades_the_app_and_says_so() -> None:
+    view = health_view(PolicyInForce.read("version: 1"))
+
+    assert view == {"status": "degraded", "policy": {"mode": "audit", "faults": ["targets: is missing"]}}
+
+
+def test_a_problem_has_the_members_that_the_standard_names() -> None:
+    """Source: RFC 9457."""
+    assert problem(400, "title", "detail") == {
+        "type": "about:blank",
+        "status": 400,
+        "title": "title",
+        "detail": "detail",
+    }
+
+
+# clusters
+
+NOTHING_KNOWN: dict[str, Any] = {
+    "id": str(CLUSTER_ID),
+    "subscription": SUBSCRIPTION,
+    "resourceGroup": "rg-apps",
+    "name": "aks-1",
+    "location": None,
+    "kubernetes": None,
+    "keyManagement": None,
+    "target": None,
+    "mode": None,
+    "action": None,
+    "reason": None,
+    "reasons": [],
+    "detail": None,
+    "fix": None,
+    "change": None,
+    "decidedAt": None,
+    "update": None,
+    "waitingSince": None,
+    "lookAgainAt": None,
+    "closedAt": None,
+}
+
+
+async def shown(of: Record) -> dict[str, Any]:
+    listing = await views(Shelf(clusters=(of,))).clusters({})
+    found = json.loads(json.dumps(listing))["clusters"]
+    assert len(found) == 1
+    return cast("dict[str, Any]", found[0])
+
+
+async def test_a_cluster_of_which_nothing_is_known_has_every_field() -> None:
+    assert await shown(Record(CLUSTER_ID)) == NOTHING_KNOWN
+
+
+async def test_a_cluster_shows_what_it_has_what_is_asked_and_what_would_be_changed() -> None:
+    decision = decide(Facts(cluster()), assignment(mode=Mode.AUDIT), NOW)
+    looked = record().after_looking(cluster(), assignment(mode=Mode.AUDIT), decision, now=NOW)
+
+    view = await shown(looked)
+
+    assert (view["keyManagement"], view["target"], view["mode"]) == ("none", "default", "audit")
+    assert (view["action"], view["reason"], view["reasons"]) == ("write", "not-as-asked", ["not-as-asked"])
+    assert view["change"] == {
+        "before": {"azureKeyVaultKms": None, "kubernetesResourceObjectEncryptionProfile": None},
+        "after": {"azureKeyVaultKms": None} | PMK,
+    }
+    assert view["decidedAt"] == "2026-03-02T09:00:00Z"
+
+
+async def test_a_cluster_shows_the_update_that_is_under_way() -> None:
+    updating = record(
+        action=Action.WAIT,
+        reasons=(Reason.UPDATING,),
+        claim=claim(),
+        waiting=waiting(reason=Reason.UPDATING, look_again_at=NOW + timedelta(seconds=90)),
+    )
+
+    view = await shown(updating)
+
+    assert view["update"] == {
+        "id": "intent-1",
+        "askedBy": "event:1",
+        "claimedAt": "2026-03-02T09:00:00Z",
+        "acceptedAt": None,
+    }
+    assert (view["waitingSince"], view["lookAgainAt"]) == ("2026-03-02T09:00:00Z", "2026-03-02T09:01:30Z")
+
+
+async def test_a_cluster_shows_how_to_mend_what_is_reported() -> None:
+    stopped = cluster(power="Stopped")
+    looked = record().after_looking(stopped, assignment(), decide(Facts(stopped), assignment(), NOW), now=NOW)
+
+    view = await shown(looked)
+
+    assert view["reason"] == "stopped"
+    assert view["fix"]["text"].startswith("Start the cluster")
+    assert view["fix"]["command"].startswith("az aks start ")
+
+
+# rotations
+
+
+async def test_a_rotation_shows_which_version_how_and_when() -> None:
+    listing = await views(Shelf()).rotations({})
+
+    assert json.loads(json.dumps(listing)) == {
+        "rotations": [
+            {
+                "vault": "kv-kms",
+                "key": "etcd",
+                "version": VERSION,
+                "how": "event",
+                "detectedAt": "2026-03-02T09:00:00Z",
+                "eventId": "event-1",
+                "fannedOutAt": None,
+                "enabled": True,
+                "created": "2026-03-02T09:00:00Z",
+                "notBefore": None,
+                "expires": None,
+            }
+        ],
+        "continuation": None,
+    }
+
+
+# questions
+
+
+async def test_a_listing_says_where_it_goes_on() -> None:
+    shelf = Shelf(continuation="more")
+
+    listing = await views(shelf).clusters({"subscription": SUBSCRIPTION.upper(), "top": "7", "continuation": "from"})
+
+    assert listing["continuation"] == "more"
+    assert shelf.asked == [(SUBSCRIPTION, 7, "from")]
+
+
+async def test_a_listing_without_a_question_is_the_first_page_of_everything() -> None:
+    shelf = Shelf()
+
+    await views(shelf).clusters({})
+    await views(shelf).rotations({"code": "the-key-of-the-function", "key": f"{KEY_URL}/{VERSION}"})
+
+    assert shelf.asked == [(None, 100, None), ("kv-kms/etcd", 100, None)]
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        pytest.param({"top": "0"}, "top must be", id="just-below"),
+        pytest.param({"top": "1001"}, "top must be", id="just-above"),
+        pytest.param({"top": "-1"}, "top must be", id="negative"),
+        pytest.param({"top": "ten"}, "top must be", id="text"),
+        pytest.param({"top": ""}, "top must be", id="empty"),
+        pytest.param({"top": "9" * 5000}, "top must be", id="more-digits-than-python-reads"),
+        pytest.param({"limit": "7"}, "unknown parameter 'limit'", id="unknown"),
+    ],
+)
+async def test_a_question_that_can_not_be_read_says_what_to_change(query: dict[str, str], hint: str) -> None:
+    with pytest.raises(Malformed, match=hint):
+        await views(Shelf()).clusters(query)
+    with pytest.raises(Malformed, match=hint):
+        await views(Shelf()).rotations(query)
+
+
+async def test_a_listing_takes_only_its_own_parameters() -> None:
+    with pytest.raises(Malformed, match="not a subscription id"):
+        await views(Shelf()).clusters({"subscription": "production"})
+    with pytest.raises(Malformed, match="unknown parameter 'key'"):
+        await views(Shelf()).clusters({"key": KEY_URL})
+    with pytest.raises(Malformed, match="not a key"):
+        await views(Shelf()).rotations({"key": "etcd"})
+    with pytest.raises(Malformed, match="unknown parameter 'subscription'"):
+        await views(Shelf()).rotations({"subscription": SUBSCRIPTION})
+
+
+@pytest.mark.parametrize("top", [1, 1000])
+async def test_the_smallest_and_the_largest_page_are_allowed(top: int) -> None:
+    shelf = Shelf()
+
+    await views(shelf).clusters({"top": str(top)})
+
+    assert shelf.asked == [(None, top, None)]
