@@ -18,6 +18,8 @@ Show = Callable[["Play"], None]
 
 _WITHIN = timedelta(seconds=40)
 _PAUSE_SECONDS = 0.2
+_STILL = 5
+"""So many looks in a row at which nothing moves: nothing will."""
 
 
 class Stuck(Exception):
@@ -174,17 +176,23 @@ class Play:
             self.look()
 
     def _check(self) -> None:
-        """Wait for the end that the scenario names, then look once more: another sweep must write nothing."""
+        """Wait for the end that the scenario names, or until nothing moves; then one more sweep must write nothing."""
         self.said = "Checking the end"
         end = time.monotonic() + _WITHIN.total_seconds()
-        while not all(one.holds for one in self._compared()) and time.monotonic() < end:
+        still = 0
+        while not all(one.holds for one in self._compared()) and still < _STILL and time.monotonic() < end:
             time.sleep(_PAUSE_SECONDS)
             self.look()
+            still = still + 1 if self._nothing_moves() else 0
         writes = len(self.stage.azure.journal.writes())
         self._sweep()
         again = len(self.stage.azure.journal.writes()) - writes
         self.verdicts = [*self._compared(), Verdict("writes of one more sweep", "0", str(again))]
         self.look()
+
+    def _nothing_moves(self) -> bool:
+        waits = any(row["action"] == "wait" for row in self.rows.values())
+        return not waits and not self.stage.waiting_messages() and not self.stage.azure.eventgrid.pending
 
     def _compared(self) -> Iterator[Verdict]:
         for name, end in self.scenario.ends.clusters.items():

@@ -1,0 +1,73 @@
+"""Scenario files: what they may say, and what is wrong with those that say something else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from local.scenario import SCENARIOS, Scenario, ScenarioError
+
+SMALLEST = """
+title: Small
+policy: ""
+steps:
+  - sweep: true
+ends:
+  clusters: {}
+"""
+
+
+@pytest.mark.parametrize("file", sorted(SCENARIOS.glob("*.yaml")), ids=lambda file: str(file.stem))
+def test_every_scenario_of_ours_can_be_read_and_says_how_every_cluster_ends(file: object) -> None:
+    scenario = Scenario.named(str(file))
+
+    created = {step.create.name for step in scenario.steps if step.create}
+    assert scenario.title
+    assert set(scenario.ends.clusters) == {cluster.name for cluster in scenario.clusters} | created
+
+
+def test_a_scenario_is_found_by_its_name() -> None:
+    assert Scenario.named("main") == Scenario.named(str(SCENARIOS / "main.yaml"))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ScenarioError, match=r"there is no scenario nowhere; there are: .*main"):
+        Scenario.named("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"), [("20s", timedelta(seconds=20)), ("5m", timedelta(minutes=5)), ("2h", timedelta(hours=2))]
+)
+def test_durations_are_read(text: str, duration: timedelta) -> None:
+    scenario = Scenario.read(SMALLEST.replace("sweep: true", f"advance: {text}"))
+
+    assert scenario.steps[0].advance == duration
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        pytest.param("title", "titel", "titel", id="unknown key"),
+        pytest.param("title: Small\n", "", "title", id="missing key"),
+        pytest.param("  - sweep: true", "  []", "steps", id="no steps"),
+        pytest.param("sweep: true", "say: Nothing happens", "exactly one thing", id="a step without a deed"),
+        pytest.param("sweep: true", "{sweep: true, redeliver: true}", "exactly one thing", id="a step with two"),
+        pytest.param("sweep: true", "advance: 3w", "steps.0.advance", id="a duration that is none"),
+        pytest.param("sweep: true", "wait: {cluster: x}", "steps.0.wait.reason", id="half a wait"),
+        pytest.param("title: Small", "title: [", "not YAML", id="no YAML"),
+        pytest.param(SMALLEST, "- a list", "dictionary", id="a list"),
+    ],
+)
+def test_a_scenario_that_cannot_be_read_names_the_fault(old: str, new: str, fault: str) -> None:
+    with pytest.raises(ScenarioError, match=fault):
+        Scenario.read(SMALLEST.replace(old, new))
+
+
+def test_every_fault_is_named_at_once() -> None:
+    text = SMALLEST.replace("title: Small", "colour: red").replace("sweep: true", "advance: 3w")
+
+    with pytest.raises(ScenarioError) as raised:
+        Scenario.read(text)
+
+    assert all(name in str(raised.value) for name in ("colour", "title", "steps.0.advance"))
