@@ -10,13 +10,13 @@ from functools import partial
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
+from local.simulator import access, keyvault, subscriptions, topics
 from local.simulator import aks as managed_clusters
-from local.simulator import keyvault, subscriptions
 from local.simulator.clock import Clock
 from local.simulator.errors import ServiceError, missing_api_version, not_simulated
 from local.simulator.eventgrid import EventGrid
 from local.simulator.faults import Faults
-from local.simulator.identity import Identity
+from local.simulator.identity import Caller, Identity
 from local.simulator.journal import MANAGEMENT_HOST, Call, Journal
 from local.simulator.wire import Reply, Request
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CREDENTIALS = frozenset({"authorization", "x-identity-header"})
 
 type Answer = Callable[[Request], Reply]
+type Admission = Callable[[Request], Caller]  # who calls; raises when the service does not let the call in
 
 
 class Azure:
@@ -43,9 +44,10 @@ class Azure:
         self.faults = Faults(self.changed)
         self.identity = Identity()
         self.subscriptions = subscriptions.Subscriptions(self.changed)
-        self.eventgrid = EventGrid(self.clock, self.changed)
-        self.aks = managed_clusters.Aks(self.clock, self.eventgrid, self.subscriptions, self.changed)
-        self.keyvault = keyvault.KeyVault(self.clock, self.eventgrid, self.subscriptions, self.changed)
+        self.access = access.Access(self.clock, self.changed)
+        self.eventgrid = EventGrid(self.clock, topics.Topics(self.clock, self.access, self.changed), self.changed)
+        self.keyvault = keyvault.KeyVault(self.clock, self.eventgrid, self.subscriptions, self.access, self.changed)
+        self.aks = managed_clusters.Aks(self.clock, self.eventgrid, self.subscriptions, self.keyvault, self.changed)
 
     def wait_for(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
         """Block until `predicate` holds, asked again at every change in here. TimeoutError after `deadline` seconds."""
@@ -84,30 +86,54 @@ class Azure:
         )
         self.journal.add(call, known=known)
 
-    def _find(self, request: Request) -> Answer | None:
-        if request.host != MANAGEMENT_HOST:
-            return None
-        return (
-            self._matched(request, self.aks, managed_clusters.ROUTES)
-            or self._matched(request, self.keyvault, keyvault.ROUTES)
-            or self._matched(request, self.subscriptions, subscriptions.ROUTES)
-        )
+    def resolves(self, host: str) -> bool:
+        """False for the host name of a vault or a topic that is not there: nobody reaches it."""
+        with self.lock:
+            if host.lower().endswith(keyvault.HOST_SUFFIX):
+                return self.keyvault.vault_at(host) is not None
+            if host.lower().endswith(topics.HOST_SUFFIX):
+                return self.eventgrid.topics.at(host) is not None
+            return True
 
-    def _matched[Room](self, request: Request, room: Room, routes: tuple[Route[Room], ...]) -> Answer | None:
-        for route in routes:
-            parameters = route.match(request.method, request.path)
-            if parameters is not None:
-                return partial(self._admitted, partial(route.answer, room), parameters)
+    def _find(self, request: Request) -> Answer | None:
+        if request.host == MANAGEMENT_HOST:
+            return self._find_in_arm(request)
+        if request.host.lower().endswith(keyvault.HOST_SUFFIX):
+            admit = partial(keyvault.authenticate, self.identity)
+            return _matched(request, self.keyvault, keyvault.DATA_PLANE_ROUTES, admit)
+        if request.host.lower().endswith(topics.HOST_SUFFIX):
+            return _matched(request, self.eventgrid.topics, topics.ROUTES, partial(topics.authenticate, self.identity))
         return None
 
-    def _admitted(self, answer: Answer, parameters: dict[str, str], request: Request) -> Reply:
+    def _find_in_arm(self, request: Request) -> Answer | None:
+        return (
+            _matched(request, self.aks, managed_clusters.ROUTES, self._admit)
+            or _matched(request, self.keyvault, keyvault.ROUTES, self._admit)
+            or _matched(request, self.access, access.ROUTES, self._admit)
+            or _matched(request, self.subscriptions, subscriptions.ROUTES, self._admit)
+        )
+
+    def _admit(self, request: Request) -> Caller:
         """What ARM checks before a resource provider sees the call."""
         caller = self.identity.authenticate(request.headers.get("authorization"))
         if not request.query.get("api-version"):
             raise missing_api_version()
-        if "subscription" in parameters:
-            self.subscriptions.require(parameters["subscription"], parameters.get("group"))
-        return answer(replace(request, caller=caller, parameters=parameters))
+        if "subscription" in request.parameters:
+            self.subscriptions.require(request["subscription"], request.parameters.get("group"))
+        return caller
+
+
+def _matched[Room](request: Request, room: Room, routes: tuple[Route[Room], ...], admit: Admission) -> Answer | None:
+    for route in routes:
+        parameters = route.match(request.method, request.path)
+        if parameters is not None:
+            return partial(_admitted, partial(route.answer, room), admit, parameters)
+    return None
+
+
+def _admitted(answer: Answer, admit: Admission, parameters: dict[str, str], request: Request) -> Reply:
+    matched = replace(request, parameters=parameters)
+    return answer(replace(matched, caller=admit(matched)))
 
 
 def _replied(answer: Answer, request: Request) -> Reply:

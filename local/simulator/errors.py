@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from local.simulator.wire import Reply
+from local.simulator.wire import Json, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,16 +17,28 @@ if TYPE_CHECKING:
 class ServiceError(Exception):
     """A refusal with the service's own status, code and text."""
 
-    def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        inner: str | None = None,
+    ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.inner = inner
 
     def reply(self) -> Reply:
-        """The refusal in ARM's shape."""
-        return Reply(self.status, {"error": {"code": self.code, "message": self.message}}, self.headers)
+        """The refusal in ARM's shape, which Key Vault and Event Grid share."""
+        error: Json = {"code": self.code, "message": self.message}
+        if self.inner is not None:
+            error["innererror"] = {"code": self.inner}
+        return Reply(self.status, {"error": error}, self.headers)
 
 
 def authentication_failed(tenant_id: str, code: str, message: str) -> ServiceError:
@@ -36,6 +48,16 @@ def authentication_failed(tenant_id: str, code: str, message: str) -> ServiceErr
         f'error="invalid_token", error_description="{message}"'
     )
     return ServiceError(401, code, message, headers={"WWW-Authenticate": challenge})
+
+
+def authorization_failed(object_id: str, action: str, scope: str) -> ServiceError:
+    """ARM's 403. Source: Azure Resource Manager, common deployment errors."""
+    text = (
+        f"The client '{object_id}' with object id '{object_id}' does not have authorization to perform action "
+        f"'{action}' over scope '{scope}' or the scope is invalid. "
+        "If access was recently granted, please refresh your credentials."
+    )
+    return ServiceError(403, "AuthorizationFailed", text)
 
 
 def missing_api_version() -> ServiceError:

@@ -1,5 +1,7 @@
 """Event Grid, the part that calls in: subscriptions, the handshake, deliveries, retries, dead letters.
 
+Topics, the part that is called, have a room of their own and are reached from here.
+
 Sources: Event Grid docs, delivery-and-retry, end-point-validation-event-grid-events-schema, cloud-event-schema,
 event-schema-subscriptions, event-schema-key-vault.
 """
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from threading import Condition
 
     from local.simulator.clock import Clock
+    from local.simulator.topics import Published, Topics
     from local.simulator.wire import Json
 
 RETRY_AFTER = (
@@ -141,7 +144,8 @@ class EventGrid:
     `delay` holds every new event back, on the simulated clock; `deliver_twice` sends what was taken once more.
     """
 
-    def __init__(self, clock: Clock, changed: Condition) -> None:
+    def __init__(self, clock: Clock, topics: Topics, changed: Condition) -> None:
+        self.topics = topics
         self.deliver_twice = False
         self.delay = timedelta(0)
         self.courier: Courier | None = None
@@ -152,6 +156,15 @@ class EventGrid:
         self._clock = clock
         self._changed = changed
         self._held: list[Delivery] | None = None
+
+    @property
+    def published(self) -> list[Published]:
+        """What programs published to topics, in order."""
+        return self.topics.published
+
+    def add_topic(self, name: str, region: str = "westeurope-1", *, schema: Schema | None = None) -> str:
+        """A topic that exists; the endpoint to publish to. It takes one `schema`, or either."""
+        return self.topics.add(name, region, schema=schema).endpoint
 
     def subscribe(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK = 1 << 18
@@ -11,10 +12,15 @@ NOT_A_TUNNEL = b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\nConnection
 
 
 class Proxy:
-    """Splices each tunnel to `target_port` on loopback. Broken off on one side, it breaks off on the other."""
+    """Splices each tunnel to `target_port` on loopback. Broken off on one side, it breaks off on the other.
 
-    def __init__(self, target_port: int) -> None:
+    A host that does not resolve gets no tunnel: the connection ends, and an asynchronous client of the SDK raises what
+    it raises for a failed lookup (ServiceRequestError); a synchronous one takes it for a lost reply.
+    """
+
+    def __init__(self, target_port: int, resolves: Callable[[str], bool]) -> None:
         self._target_port = target_port
+        self._resolves = resolves
         self._tunnels: set[asyncio.Task[None]] = set()
 
     async def start(self) -> asyncio.Server:
@@ -39,7 +45,8 @@ class Proxy:
                 writer.write(NOT_A_TUNNEL)
                 await writer.drain()
                 return
-            await self._splice(reader, writer)
+            if self._resolves(_host(head)):
+                await self._splice(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return
         finally:
@@ -60,6 +67,11 @@ class Proxy:
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             target_writer.close()
+
+
+def _host(head: bytes) -> str:
+    """The host of `CONNECT host:port HTTP/1.1`."""
+    return head.split(b" ", 2)[1].rpartition(b":")[0].decode("ascii", "replace")
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -102,7 +102,7 @@ class Simulator:
         identity = web.Server(self._answer_identity, access_log=None)
         tls_listener = await self._loop.create_server(services, "127.0.0.1", 0, ssl=self._tls())
         identity_listener = await self._loop.create_server(identity, "127.0.0.1", 0)
-        proxy = Proxy(_port(tls_listener))
+        proxy = Proxy(_port(tls_listener), self._resolves)
         proxy_listener = await proxy.start()
         async with aiohttp.ClientSession() as self._http:
             await self._adopt(self._azure)
@@ -132,6 +132,9 @@ class Simulator:
         if self._courier is not None:
             await self._courier.close()
 
+    def _resolves(self, host: str) -> bool:
+        return self._azure.resolves(host)
+
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._clock_moved.set)
 
@@ -149,6 +152,9 @@ class Simulator:
     async def _answer_service(self, http: web.BaseRequest) -> web.StreamResponse:
         azure = self._azure
         request = await _request(http)
+        if not azure.resolves(request.host):
+            azure.record(request, DROPPED)
+            return _response(http, None)  # over a connection from before it went away
         fault = azure.faults.take(request.method, request.path)
         reply = azure.answer(request) if fault is None else await _meet(fault, azure, request)
         if request.host == MANAGEMENT_HOST:

@@ -57,6 +57,9 @@ def test_a_profile_is_taken(
     azure: Azure, arm: Arm, seed: dict[str, Any], profile: dict[str, Any], becomes: str
 ) -> None:
     cluster = azure.aks.add("aks-1", **seed)
+    vault = azure.keyvault.add_vault("kv-kms")
+    azure.keyvault.add_key(vault, "etcd", version=VERSIONED_KEY.rpartition("/")[2])
+    azure.access.assign(cluster.principal_id, "Key Vault Crypto User", vault.id)
 
     response = arm.put_profile("aks-1", profile)
 

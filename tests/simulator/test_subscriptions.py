@@ -48,11 +48,11 @@ def test_an_unknown_call_is_loud(simulator: Simulator) -> None:
 
     with arm.session:
         parts_of_a_known_path = arm.get(f"{cluster_path('aks-1')}/agentPools")
-        another_host = arm.session.get("https://kv.vault.azure.net/keys/etcd?api-version=7.5", timeout=10)
+        another_host = arm.session.get("https://graph.microsoft.com/v1.0/groups", timeout=10)
 
     assert refusal(parts_of_a_known_path)[:2] == (501, "NotSimulated")
     assert another_host.status_code == 501
-    assert [call.host for call in azure.journal.unknown] == ["management.azure.com", "kv.vault.azure.net"]
+    assert [call.host for call in azure.journal.unknown] == ["management.azure.com", "graph.microsoft.com"]
 
 
 def test_the_proxy_only_makes_tunnels(simulator: Simulator) -> None:

@@ -68,6 +68,7 @@ class Seed:
     location: str = "westeurope"
     kubernetes: str = "1.33.3"
     identity: IdentityKind = "user-assigned"
+    principal_id: str | None = None
     encryption: Encryption = "none"
     key_id: str | None = None
     vault_id: str | None = None
@@ -160,13 +161,17 @@ def written(body: Json, current: Json) -> Json:
     return _pools_in_list(document)
 
 
-def fill_generated(document: Json) -> None:
-    """Give identities and pools that are new in a document what the service generates for them."""
+def fill_generated(document: Json, identities: Mapping[str, Json] | None = None) -> None:
+    """Give identities and pools that are new in a document what the service knows or generates for them.
+
+    `identities`: the user-assigned ones that exist, by lower-case id.
+    """
     identity = document.get("identity") or {}
     if identity.get("type") == "SystemAssigned":
         identity.setdefault("principalId", str(uuid.uuid4()))
         identity.setdefault("tenantId", TENANT)
-    for assigned in (identity.get("userAssignedIdentities") or {}).values():
+    for resource, assigned in (identity.get("userAssignedIdentities") or {}).items():
+        assigned.update((identities or {}).get(resource.lower()) or {})
         assigned.setdefault("clientId", str(uuid.uuid4()))
         assigned.setdefault("principalId", str(uuid.uuid4()))
     properties = document["properties"]
@@ -315,19 +320,21 @@ def _network(seed: Seed, node_group: str) -> Json:
 
 
 def _kubelet_identity(seed: Seed, node_group: str) -> Json:
-    resource = f"{_assigned_identities(seed.subscription, node_group)}/{seed.name}-agentpool"
+    resource = f"{assigned_identities(seed.subscription, node_group)}/{seed.name}-agentpool"
     return {"resourceId": resource, "clientId": str(uuid.uuid4()), "objectId": str(uuid.uuid4())}
 
 
 def _identity(seed: Seed) -> Json:
+    principal = seed.principal_id or str(uuid.uuid4())
     if seed.identity == "system-assigned":
-        return {"type": "SystemAssigned", "principalId": str(uuid.uuid4()), "tenantId": TENANT}
-    resource = f"{_assigned_identities(seed.subscription, seed.group)}/{seed.name}-identity"
-    ids = {"clientId": str(uuid.uuid4()), "principalId": str(uuid.uuid4())}
+        return {"type": "SystemAssigned", "principalId": principal, "tenantId": TENANT}
+    resource = f"{assigned_identities(seed.subscription, seed.group)}/{seed.name}-identity"
+    ids = {"clientId": str(uuid.uuid4()), "principalId": principal}
     return {"type": "UserAssigned", "userAssignedIdentities": {resource: ids}}
 
 
-def _assigned_identities(subscription: str, group: str) -> str:
+def assigned_identities(subscription: str, group: str) -> str:
+    """Where the user-assigned identities of a group are."""
     scope = f"/subscriptions/{subscription}/resourceGroups/{group}"
     return f"{scope}/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 

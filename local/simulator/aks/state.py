@@ -15,12 +15,14 @@ from local.simulator.aks.documents import (
     Encryption,
     IdentityKind,
     Seed,
+    assigned_identities,
     encryption_of,
     fill_generated,
     renew_etags,
     written,
 )
-from local.simulator.aks.rules import check_encryption, check_etag, check_idle, check_running
+from local.simulator.aks.rules import check_encryption, check_etag, check_feature, check_idle, check_running
+from local.simulator.aks.vault_access import BROKEN_OPERATION, breaks, check_permission, is_put_to_use
 from local.simulator.clock import timestamp
 from local.simulator.errors import resource_not_found, throttled
 from local.simulator.subscriptions import SUBSCRIPTION, Subscriptions
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from local.simulator.clock import Clock
     from local.simulator.eventgrid import EventGrid
     from local.simulator.identity import Caller
+    from local.simulator.keyvault import KeyVault
 
 WRITE = f"{CLUSTER_TYPE}/write"
 DELETE = f"{CLUSTER_TYPE}/delete"
@@ -50,7 +53,7 @@ RECONCILING_SHARE = 0.8
 
 @dataclass(slots=True)
 class Operation:
-    """One long-running operation. `failure`: code and text with which it ends."""
+    """One long-running operation. `failure`: code and text with which it ends. `uses_key`: it fails without its key."""
 
     id: str
     location: str
@@ -58,6 +61,7 @@ class Operation:
     ends: datetime
     activity: Activity
     failure: tuple[str, str] | None = None
+    uses_key: bool = False
 
     def document(self, now: datetime) -> Json:
         """Its status: InProgress, ReconcilingAddons, then Succeeded or Failed."""
@@ -118,6 +122,14 @@ class SimulatedCluster:
         return deepcopy(self._document["properties"].get("securityProfile") or {})
 
     @property
+    def principal_id(self) -> str:
+        """The object id of the control plane's identity: user-assigned, else system-assigned; empty without one."""
+        identity = self._document.get("identity") or {}
+        for assigned in (identity.get("userAssignedIdentities") or {}).values():
+            return str(assigned["principalId"])
+        return str(identity.get("principalId", ""))
+
+    @property
     def encryption(self) -> str:
         """none, platform-managed, customer-managed, legacy or ambiguous."""
         return encryption_of(self._document)
@@ -165,18 +177,25 @@ class Bucket:
 class Aks:
     """The clusters by lower-case id. Safe from any thread.
 
-    `update_duration` and `create_duration` are what an operation takes on the simulated clock.
+    `update_duration` and `create_duration` are what an operation takes on the simulated clock. `require_feature`: the
+    new experience is refused without its preview feature, in `registered_features` or in the request's header.
     """
 
-    def __init__(self, clock: Clock, eventgrid: EventGrid, subscriptions: Subscriptions, changed: Condition) -> None:
+    def __init__(
+        self, clock: Clock, eventgrid: EventGrid, subscriptions: Subscriptions, vaults: KeyVault, changed: Condition
+    ) -> None:
         self.clusters: dict[str, SimulatedCluster] = {}
         self.operations: dict[str, Operation] = {}
         self.page_size = 100
         self.update_duration = timedelta(minutes=5)
         self.create_duration = timedelta(minutes=10)
+        self.require_feature = False
+        self.registered_features: set[str] = set()
+        self.identities: dict[str, Json] = {}
         self._clock = clock
         self._eventgrid = eventgrid
         self._subscriptions = subscriptions
+        self._vaults = vaults
         self._changed = changed
         self._buckets: dict[str, Bucket] = {}
         self._next_failure: tuple[str, str] | None = None
@@ -190,6 +209,7 @@ class Aks:
         location: str = "westeurope",
         kubernetes: str = "1.33.3",
         identity: IdentityKind = "user-assigned",
+        principal_id: str | None = None,
         encryption: Encryption = "none",
         key_id: str | None = None,
         vault_id: str | None = None,
@@ -208,6 +228,7 @@ class Aks:
             location=location,
             kubernetes=kubernetes,
             identity=identity,
+            principal_id=principal_id,
             encryption=encryption,
             key_id=key_id,
             vault_id=vault_id,
@@ -219,6 +240,14 @@ class Aks:
             properties=properties,
         )
         return self._put(SimulatedCluster(seed.document()))
+
+    def add_identity(self, name: str, *, subscription: str = SUBSCRIPTION, group: str = "rg-apps") -> tuple[str, str]:
+        """A user-assigned identity that clusters may be given by a write: its resource id and its principal's id."""
+        resource = f"{assigned_identities(subscription, group)}/{name}"
+        ids = {"clientId": str(uuid.uuid4()), "principalId": str(uuid.uuid4())}
+        with self._changed:
+            self.identities[resource.lower()] = ids
+        return resource, ids["principalId"]
 
     def create(
         self, name: str, *, duration: timedelta | None = None, hidden_for: timedelta = timedelta(0), **seed: Any
@@ -301,9 +330,9 @@ class Aks:
         check_idle(before)
         check_running(before)
         after = written(body, before)
-        check_encryption(before, after)
-        fill_generated(after)
-        return self._accept(cluster, after, caller, self.update_duration, "PUT")
+        self._check(before, after, headers)
+        uses_key = is_put_to_use(before, after)
+        return self._accept(cluster, after, caller, self.update_duration, "PUT", uses_key=uses_key)
 
     def insert(self, seed: Seed, body: Json, headers: Mapping[str, str], caller: Caller) -> tuple[Json, Operation]:
         """Managed Clusters - Create Or Update, of one that is not there. A reply of 201 carries no eTag."""
@@ -311,13 +340,12 @@ class Aks:
         check_etag(headers, None)
         defaults = seed.document()
         document = written(body, defaults)
-        check_encryption(None, document)
+        self._check(None, document, headers)
         for name in GENERATED_ON_CREATE:
             document["properties"].setdefault(name, defaults["properties"][name])
-        fill_generated(document)
         cluster = self._put(SimulatedCluster(document))
         activity = Activity(cluster.id, WRITE, caller, str(uuid.uuid4()))
-        operation = self._start(cluster, activity, self.create_duration)
+        operation = self._start(cluster, activity, self.create_duration, uses_key=is_put_to_use(None, document))
         return {name: value for name, value in cluster.copy().items() if name != "eTag"}, operation
 
     def tag(
@@ -328,6 +356,14 @@ class Aks:
         check_idle(cluster.copy())
         self._accept(cluster, cluster.copy() | {"tags": dict(tags)}, caller, timedelta(0), "PATCH")
 
+    def _check(self, before: Json | None, after: Json, headers: Mapping[str, str]) -> None:
+        """Refuse a document, or fill in what the service generates. The vault is tried last, with that identity."""
+        if self.require_feature:
+            check_feature(after, headers, self.registered_features)
+        check_encryption(before, after)
+        fill_generated(after, self.identities)
+        check_permission(before, after, self._vaults, self._clock.now())
+
     def _put(self, cluster: SimulatedCluster) -> SimulatedCluster:
         with self._changed:
             self._subscriptions.add(cluster.id.split("/")[2], group=cluster.group)
@@ -336,17 +372,26 @@ class Aks:
         return cluster
 
     def _accept(
-        self, cluster: SimulatedCluster, document: Json, caller: Caller, duration: timedelta, method: str
+        self,
+        cluster: SimulatedCluster,
+        document: Json,
+        caller: Caller,
+        duration: timedelta,
+        method: str,
+        *,
+        uses_key: bool = False,
     ) -> Operation:
         cluster.replaced_profile = cluster.security_profile
         cluster.write(document, "Updating")
         activity = Activity(cluster.id, WRITE, caller, str(uuid.uuid4()), method)
-        return self._start(cluster, activity, duration)
+        return self._start(cluster, activity, duration, uses_key=uses_key)
 
-    def _start(self, cluster: SimulatedCluster, activity: Activity, duration: timedelta) -> Operation:
+    def _start(
+        self, cluster: SimulatedCluster, activity: Activity, duration: timedelta, *, uses_key: bool = False
+    ) -> Operation:
         now = self._clock.now()
         failure, self._next_failure = self._next_failure, None
-        operation = Operation(str(uuid.uuid4()), cluster.location, now, now + duration, activity, failure)
+        operation = Operation(str(uuid.uuid4()), cluster.location, now, now + duration, activity, failure, uses_key)
         cluster.operation = operation
         self.operations[operation.id] = operation
         self._eventgrid.publish(activity.event(WRITE_SUCCESS, now))
@@ -361,6 +406,8 @@ class Aks:
         if self.clusters.get(cluster.id.lower()) is not cluster or cluster.operation is not operation:
             return
         document = cluster.copy()
+        if operation.uses_key and operation.failure is None and breaks(document, self._vaults, when):
+            operation.failure = BROKEN_OPERATION
         properties = document["properties"]
         properties["currentKubernetesVersion"] = properties.get(
             "kubernetesVersion", properties["currentKubernetesVersion"]
