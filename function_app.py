@@ -155,7 +155,6 @@ async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callab
     """Turn an event into a request for a look. Never raises for what is in it: Event Grid would only send it again."""
     from shared.errors import Malformed
     from shared.events import Event
-    from shared.records import Activity
 
     event_id = ""
     try:
@@ -163,11 +162,7 @@ async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callab
         event_id = event.id
         request = parse(event)
     except Malformed as error:
-        log.warning("event %s is malformed: %s", event_id, error)
-        now = datetime.now(UTC)
-        await bootstrap.ledger().note(
-            Activity("events", event_id or uuid4().hex, now, "malformed", {"detail": str(error)})
-        )
+        await _note_malformed(event_id, error)
         return
     if request is None:
         log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
@@ -175,12 +170,30 @@ async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callab
     await ask(request)
 
 
+async def _note_malformed(event_id: str, error: Exception) -> None:
+    """Record what came in and could not be read, by its id and the reason."""
+    from shared.records import Activity
+
+    log.warning("%s is malformed: %s", event_id or "what has no id", error)
+    said = {"detail": str(error)}
+    await bootstrap.ledger().note(Activity("events", event_id or uuid4().hex, datetime.now(UTC), "malformed", said))
+
+
 async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
     """Record a poisoned message. The record must not poison it again, so nothing is raised; the log has it all."""
     try:
-        await give_up(message.get_body())
+        await _give_up(message, give_up)
     except Exception:
         log.exception("a poisoned message could not be recorded; its id is %s", message.id)
+
+
+async def _give_up(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
+    from shared.errors import Malformed
+
+    try:
+        await give_up(message.get_body())
+    except Malformed as error:
+        await _note_malformed(message.id or "", error)
 
 
 async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:

@@ -115,13 +115,13 @@ def ledger() -> Ledger:
 
 @cache
 def queues() -> Queues:
-    """The app's own queues. Their client's own first pause, 15 s, would keep a worker waiting."""
+    """The app's own queues. Their client's own pauses, 15 s and more, would keep a worker waiting."""
     from azure.storage.queue.aio import QueueServiceClient
 
     from shared.queues import Queues
 
-    service = QueueServiceClient(settings().queues, credential=_credential(), initial_backoff=1, retry_total=2)
-    return Queues(_opened(service))
+    patience: dict[str, Any] = {"initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1, "retry_total": 2}
+    return Queues(_opened(QueueServiceClient(settings().queues, credential=_credential(), **patience)))
 
 
 async def close() -> None:
