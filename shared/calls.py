@@ -15,10 +15,18 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.policies import AsyncRetryPolicy
 
-from shared.errors import Conflict, Refused, ServiceError, Throttled, Unavailable, Unreadable
+from shared.errors import Conflict, Missing, Refused, ServiceError, Throttled, Unavailable, Unreadable
 
 PATIENCE = timedelta(seconds=5)
 """The longest Retry-After that is slept through."""
+
+_ABSENT = frozenset(
+    {
+        *("ResourceNotFound", "ResourceGroupNotFound", "ParentResourceNotFound"),
+        *("NotFound", "VaultNotFound", "KeyNotFound"),
+    }
+)
+"""Codes of a 404 that say: it does not exist. A subscription that is not found may only be out of sight."""
 
 _UNKNOWN_RETRY = timedelta(seconds=60)
 
@@ -50,7 +58,8 @@ def translated(*, writing: bool = False) -> Iterator[None]:
 
 def _ours(error: HttpResponseError, *, writing: bool) -> ServiceError:
     status = error.status_code
-    code, text = _code(error), error.message or ""
+    detail = getattr(error, "error", None)
+    code, text = _code(error), getattr(detail, "message", None) or error.message or ""
     if status is None or status == 408:
         return Unavailable(code, text)
     wait = _retry_after(error)
@@ -59,7 +68,7 @@ def _ours(error: HttpResponseError, *, writing: bool) -> ServiceError:
     if status >= 500:
         return Unavailable(code, text)
     if not writing:
-        return Unreadable(code, text)
+        return Missing(code, text) if status == 404 and code in _ABSENT else Unreadable(code, text)
     if status == 412 or (status == 409 and code != "ScopeLocked"):
         return Conflict(code, text)
     return Refused(code, text)

@@ -132,6 +132,24 @@ class Encryption:
             return KeyManagement.CUSTOMER_MANAGED
         return KeyManagement.AMBIGUOUS
 
+    def has_access_of(self, other: Encryption) -> bool:
+        """Return whether both reach their vault the same way; an access that is left out means Public."""
+        return (self.network_access or "Public").lower() == (other.network_access or "Public").lower()
+
+    def amounts_to(self, other: Encryption) -> bool:
+        """Return whether both ask for the same thing.
+
+        Ids are compared without case. A vault's id that stands beside `Public` says nothing more, and a network access
+        that is left out means Public. Sources: docstring of AzureKeyVaultKms; AKS docs, kms-data-encryption.
+        """
+        return self._essence() == other._essence()
+
+    def _essence(self) -> tuple[object, ...]:
+        access = (self.network_access or "Public").lower() if self.kms_enabled else None
+        vault = (self.vault_id or "").lower() if access == "private" else None
+        key = self.key or (self.key_url or "").lower()
+        return self.kms_enabled, self.infrastructure, key, access, vault
+
     def view(self) -> dict[str, Any]:
         """Return the fields as ARM names them, below securityProfile; null where there is nothing."""
         return {
@@ -151,6 +169,19 @@ class IdentityKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """The control plane's identity. `resource_id` and `principal` are those of the one user-assigned identity."""
+
+    kind: IdentityKind
+    resource_id: str | None = None
+    principal: str | None = None
+
+    def is_called(self, resource_id: str) -> bool:
+        """Return whether this is the user-assigned identity with this id, in any casing."""
+        return self.resource_id is not None and self.resource_id.lower() == resource_id.lower()
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A managed cluster at one moment, as its document says.
 
@@ -165,7 +196,7 @@ class Cluster:
     provisioning_state: str
     running: bool
     pools_settled: bool
-    identity: IdentityKind
+    identity: Identity
     encryption: Encryption
     etag: str | None
     resource_uid: str | None
@@ -208,14 +239,19 @@ class Cluster:
         return ".".join(map(str, self.kubernetes)) if self.kubernetes else "unknown"
 
 
-def asking_for(document: Document, encryption: Encryption) -> dict[str, Any]:
-    """Return a copy of a cluster's document that asks for this encryption. Only objects that change are touched.
+def asking_for(document: Document, encryption: Encryption, identity: str | None = None) -> dict[str, Any]:
+    """Return a copy of a cluster's document that asks for this encryption, and for this user-assigned identity if one
+    is named. Only objects that change are touched.
 
     The key's own fields are left out when KMS is off, leftover ones too: `keyId` must be omitted then.
     Source: docstring of AzureKeyVaultKms.key_id.
     """
     asked: dict[str, Any] = copy.deepcopy(dict(document))
+    if identity is not None:
+        asked["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {identity: {}}}
     current = Encryption.read(document)
+    if current.amounts_to(encryption):
+        return asked
     properties = asked.setdefault("properties", {})
     security = dict(properties.get("securityProfile") or {})
     if encryption.infrastructure and not current.infrastructure:
@@ -225,9 +261,13 @@ def asking_for(document: Document, encryption: Encryption) -> dict[str, Any]:
         }
     turned_off = not encryption.kms_enabled and bool(security.get("azureKeyVaultKms"))
     if turned_off or replace(encryption, infrastructure=False) != replace(current, infrastructure=False):
-        security["azureKeyVaultKms"] = _kms(encryption)
+        kept = {name: value for name, value in _part(security, "azureKeyVaultKms").items() if name not in _KMS_FIELDS}
+        security["azureKeyVaultKms"] = kept | _kms(encryption)
     properties["securityProfile"] = security
     return asked
+
+
+_KMS_FIELDS = frozenset({"enabled", "keyId", "keyVaultNetworkAccess", "keyVaultResourceId"})
 
 
 def _kms(encryption: Encryption) -> dict[str, Any]:
@@ -267,10 +307,15 @@ def _is_settled(pool: Any) -> bool:
     return state is None or state.lower() in TERMINAL_STATES
 
 
-def _identity(document: Document) -> IdentityKind:
-    kind = (_text(_part(document, "identity"), "type") or "").lower().replace(" ", "")
-    if kind == "userassigned":
-        return IdentityKind.USER_ASSIGNED
+def _identity(document: Document) -> Identity:
+    part = _part(document, "identity")
+    kind = (_text(part, "type") or "").lower()
     if kind == "systemassigned":
-        return IdentityKind.SYSTEM_ASSIGNED
-    return IdentityKind.SERVICE_PRINCIPAL
+        return Identity(IdentityKind.SYSTEM_ASSIGNED, principal=_text(part, "principalId"))
+    if kind != "userassigned":
+        return Identity(IdentityKind.SERVICE_PRINCIPAL)
+    assigned = _part(part, "userAssignedIdentities")
+    if len(assigned) != 1:
+        return Identity(IdentityKind.USER_ASSIGNED)
+    resource_id = next(iter(assigned))
+    return Identity(IdentityKind.USER_ASSIGNED, resource_id, _text(_part(assigned, resource_id), "principalId"))

@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from shared.clusters import Cluster, ClusterId, Encryption, IdentityKind, KeyManagement
-from shared.policy import Assignment
+from shared.clusters import Cluster, Encryption, IdentityKind, KeyManagement
+from shared.errors import Refused
+from shared.keys import KeyId, VaultId
+from shared.policy import OWN, Assignment, NetworkAccess, Target
+from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
+from shared.reasons import Action, Reason, Subject
 
 OLDEST_KUBERNETES = (1, 33, 0)
 """The new experience's first version. Source: AKS docs, kms-data-encryption."""
+
+KMS_V2 = (1, 27, 0)
+"""Legacy KMS below this version is v1. Source: AKS docs, use-kms-v2."""
+
+PROPAGATION = timedelta(minutes=60)
+"""How long a role assignment may take to reach a cluster's identity. Source: AKS docs, use-managed-identity."""
 
 OPERATION_DEADLINE = timedelta(minutes=90)
 """An update of ours that has not ended by then has failed. AKS takes 5 to 10 minutes."""
@@ -23,75 +32,12 @@ VISIBILITY_DEADLINE = timedelta(minutes=15)
 """How long after a write event its cluster may still be invisible."""
 
 
-class Action(StrEnum):
-    """What to do."""
-
-    NOTHING = "nothing"
-    """All is well, or it is none of our business."""
-    WAIT = "wait"
-    """Look again later: something that passes by itself is in the way."""
-    REPORT = "report"
-    """Somebody has to do something first."""
-    WRITE = "write"
-    """Change the cluster; in audit, say that this would be done."""
-
-
-class Reason(StrEnum):
-    """Why."""
-
-    AS_ASKED = "as-asked"
-    """The cluster is encrypted as its target asks, and its last operation ended well."""
-    NO_TARGET = "no-target"
-    """No target of the policy matches the cluster."""
-    EXEMPT = "exempt"
-    """An exemption or the opt-out tag says: leave it alone."""
-    POLICY_BROKEN = "policy-broken"
-    """The policy document has faults, so nothing is written."""
-    NOT_AS_ASKED = "not-as-asked"
-    """The cluster's encryption differs from what its target asks, and nothing stands in the way."""
-    UPDATING = "updating"
-    """Our own update is under way."""
-    BUSY = "busy"
-    """AKS works on the cluster or on one of its pools."""
-    FAILED = "failed"
-    """The cluster's last operation failed or was canceled; another update would meet the same fault."""
-    STOPPED = "stopped"
-    """The cluster is stopped: AKS then allows only start and delete."""
-    KUBERNETES_TOO_OLD = "kubernetes-too-old"
-    """Platform-managed and customer-managed keys need Kubernetes 1.33 or newer."""
-    IDENTITY_UNSUPPORTED = "identity-unsupported"
-    """The cluster runs as a service principal; KMS needs a managed identity."""
-    AMBIGUOUS = "ambiguous"
-    """The cluster's KMS fields are a combination whose meaning no document states."""
-    ENCRYPTED_OTHERWISE = "encrypted-otherwise"
-    """The cluster is encrypted with KMS, but not the way its target asks."""
-    NO_ETAG = "no-etag"
-    """Azure showed the cluster without an eTag, and without one a write could overwrite somebody else's."""
-    NOT_VISIBLE = "not-visible"
-    """An event names the cluster, but Azure does not show it yet."""
-    GONE = "gone"
-    """The cluster does not exist any more."""
-    UNREADABLE = "unreadable"
-    """The app is not allowed to read the cluster or its subscription."""
-    THROTTLED = "throttled"
-    """Azure asked to come back later."""
-    LIMIT_REACHED = "limit-reached"
-    """As many clusters are being updated as the limits allow."""
-    CONFLICT = "conflict"
-    """Azure refuses the update because the cluster changed or is being changed meanwhile."""
-    BLOCKED = "blocked"
-    """Azure refused the update; another try gives the same answer until something is changed."""
-    WAITED_TOO_LONG = "waited-too-long"
-    """What stood in the way did not pass in time."""
-    POISONED = "poisoned"
-    """A look at the cluster failed five times in a row; the sweep starts it afresh."""
-
-
 DEADLINES = {
     Reason.BUSY: timedelta(hours=6),
     Reason.CONFLICT: timedelta(hours=6),
     Reason.LIMIT_REACHED: timedelta(hours=6),
     Reason.THROTTLED: timedelta(hours=6),
+    Reason.PROPAGATING: PROPAGATION,
     Reason.UPDATING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
 }
@@ -99,20 +45,24 @@ DEADLINES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
-    """What an operator can do about a reason: a sentence, and the command that does it where there is one."""
-
-    text: str
-    command: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
-    """What one write changes: the KMS part of a cluster, before and after, and the eTag it was read at."""
+    """What one write changes: the KMS part of a cluster or its identity, and the eTag it was read at.
+
+    `identity` is the user-assigned identity to change to, None where the identity stays; `identity_before` says what
+    kind the cluster has.
+    """
 
     before: Encryption
     after: Encryption
     etag: str
+    identity: str | None = None
+    identity_before: IdentityKind | None = None
+
+    def is_in(self, cluster: Cluster) -> bool:
+        """Return whether the cluster's document shows what this change asks for."""
+        if self.identity is not None and not cluster.identity.is_called(self.identity):
+            return False
+        return cluster.encryption.amounts_to(self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +90,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision may look at."""
+    """All that a decision may look at. `prerequisites` None means: not looked at yet.
+
+    `set_back` is when somebody undid what the app had enforced; the last one may be just now.
+    """
 
     cluster: Cluster
     waiting: Waiting | None = None
     refusal: Refusal | None = None
+    prerequisites: Prerequisites | None = None
+    set_back: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +160,7 @@ def is_as_asked(facts: Facts, assignment: Assignment, _now: datetime) -> Decisio
     A stopped cluster shows Succeeded and is judged by its profile. Source: recorded traffic of the Azure CLI.
     """
     cluster = facts.cluster
-    if not (cluster.succeeded and cluster.settled and _has_what_is_asked(cluster, assignment)):
+    if not (cluster.succeeded and _has_what_is_asked(cluster, assignment)):
         return None
     return _nothing(Reason.AS_ASKED)
 
@@ -225,6 +180,15 @@ def is_stopped(facts: Facts, _assignment: Assignment, _now: datetime) -> Decisio
     return _report(Reason.STOPPED) if not facts.cluster.running else None
 
 
+def is_legacy_v1(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
+    """KMS v1 has no direct move, and keeps the cluster from upgrading to 1.27. Source: AKS docs, use-kms-v2."""
+    cluster = facts.cluster
+    legacy = cluster.encryption.key_management is KeyManagement.LEGACY
+    return (
+        _report(Reason.LEGACY_V1) if legacy and cluster.kubernetes is not None and cluster.kubernetes < KMS_V2 else None
+    )
+
+
 def kubernetes_is_too_old(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
     """A version that can't be read counts as too old: what is not known is not written."""
     version = facts.cluster.kubernetes
@@ -233,7 +197,29 @@ def kubernetes_is_too_old(facts: Facts, _assignment: Assignment, _now: datetime)
 
 def identity_is_unsupported(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
     """Service principals are not supported. Source: AKS docs, kms-data-encryption."""
-    return _report(Reason.IDENTITY_UNSUPPORTED) if facts.cluster.identity is IdentityKind.SERVICE_PRINCIPAL else None
+    return (
+        _report(Reason.IDENTITY_UNSUPPORTED) if facts.cluster.identity.kind is IdentityKind.SERVICE_PRINCIPAL else None
+    )
+
+
+def has_other_identity(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """A second user-assigned identity would replace the first, so none is touched.
+
+    Source: AKS docs, use-managed-identity.
+    """
+    target, identity = assignment.target, facts.cluster.identity
+    if target is None or target.identity == OWN or identity.kind is not IdentityKind.USER_ASSIGNED:
+        return None
+    return None if identity.is_called(target.identity) else _report(Reason.OTHER_IDENTITY)
+
+
+def identity_is_system_assigned(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """The documents of customer-managed keys show and demand a user-assigned identity."""
+    target, identity = assignment.target, facts.cluster.identity
+    if not _asks_for_a_key(assignment) or identity.kind is not IdentityKind.SYSTEM_ASSIGNED:
+        return None
+    may_change = target is not None and target.allow_identity_change
+    return None if may_change else _report(Reason.IDENTITY_SYSTEM_ASSIGNED)
 
 
 def is_ambiguous(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
@@ -241,10 +227,10 @@ def is_ambiguous(facts: Facts, _assignment: Assignment, _now: datetime) -> Decis
     return _report(Reason.AMBIGUOUS) if facts.cluster.encryption.key_management is KeyManagement.AMBIGUOUS else None
 
 
-def is_encrypted_otherwise(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
-    """Moving between kinds of key management rewrites secrets: nobody asked for that."""
-    none = facts.cluster.encryption.key_management is KeyManagement.NONE
-    return None if none else _report(Reason.ENCRYPTED_OTHERWISE)
+def is_encrypted_otherwise(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """Moving between kinds of key management rewrites secrets: not unless the target says so."""
+    may_move = assignment.target is not None and assignment.target.migrate
+    return _report(Reason.ENCRYPTED_OTHERWISE) if _is_encrypted(facts.cluster) and not may_move else None
 
 
 def has_no_etag(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
@@ -257,15 +243,92 @@ def was_refused(facts: Facts, _assignment: Assignment, now: datetime) -> Decisio
     refusal = facts.refusal
     if refusal is None or refusal.etag != facts.cluster.etag:
         return None
-    if refusal.reason is Reason.BLOCKED and now - refusal.at < BLOCKED_FOR:
-        return _report(Reason.BLOCKED)
+    if refusal.reason in BLOCKING and now - refusal.at < BLOCKED_FOR:
+        return _report(refusal.reason)
     if refusal.reason is Reason.CONFLICT and now - refusal.since >= DEADLINES[Reason.CONFLICT]:
         return Decision(Action.REPORT, (Reason.WAITED_TOO_LONG, Reason.CONFLICT))
     return None
 
 
+PERMISSION_CODE = "AzureKeyVaultKmsValidateIdentityPermissionCustomerError"
+"""Azure's word for: the identity may not encrypt and decrypt, or the vault can't be asked."""
+
+BLOCKING = frozenset({Reason.BLOCKED, Reason.FEATURE_NOT_REGISTERED, Reason.ACCESS_REFUSED})
 BLOCKED_FOR = timedelta(minutes=55)
 """A refused write rests until the next hourly sweep."""
+
+
+def vault_has_no_name(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """A cluster's name or region can make a vault's id that can't be one."""
+    if not _asks_for_a_key(assignment) or vault_of(facts.cluster, assignment) is not None:
+        return None
+    return _report(Reason.VAULT_NAME_INVALID)
+
+
+def needs_a_closer_look(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """Vault, key and roles are looked at only for a cluster on which everything else is fine."""
+    if not _asks_for_a_key(assignment) or facts.prerequisites is not None:
+        return None
+    return Decision(Action.LOOK_CLOSER, (Reason.PREREQUISITES_UNKNOWN,))
+
+
+def lacks_vault_or_key(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
+    """Something about the vault or the key stands in the way."""
+    if facts.prerequisites is None or assignment.target is None or not _asks_for_a_key(assignment):
+        return None
+    reason = obstacle(facts.prerequisites, assignment.target.network_access, now)
+    return _report(reason) if reason is not None else None
+
+
+def changes_identity(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """A look of its own, before the KMS write: the new identity's permission can be looked at only once it is there."""
+    cluster, target = facts.cluster, assignment.target
+    if target is None or cluster.etag is None or cluster.identity.kind is not IdentityKind.SYSTEM_ASSIGNED:
+        return None
+    if not _asks_for_a_key(assignment):
+        return None
+    encryption, kind = cluster.encryption, cluster.identity.kind
+    change = Change(encryption, encryption, cluster.etag, identity=target.identity, identity_before=kind)
+    return Decision(Action.WRITE, (Reason.IDENTITY_TO_CHANGE,), change)
+
+
+def lacks_access(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
+    """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks."""
+    if facts.prerequisites is None:
+        return None
+    reason = access_obstacle(facts.prerequisites)
+    return _report(reason) if reason is not None else None
+
+
+def needs_off_and_on(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """Legacy KMS changes how it reaches one vault only by off, rewrite, on. Source: AKS docs, update-kms-key-vault."""
+    before, after = facts.cluster.encryption, _asked(facts, assignment)
+    if before.key_management is not KeyManagement.LEGACY or not after.kms_enabled:
+        return None
+    return _report(Reason.NEEDS_OFF_AND_ON) if _same_vault(before, after) and not before.has_access_of(after) else None
+
+
+def is_unconfirmed(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """Documented are moves between kinds of key management; from legacy only with the same vault and key.
+
+    Source: AKS docs, migrate-key-management-service-platform-managed-key-customer-managed-key.
+    """
+    before, after = facts.cluster.encryption, _asked(facts, assignment)
+    if not before.kms_enabled or not after.kms_enabled or assignment.target is None:
+        return None
+    stated = before.key_management is KeyManagement.LEGACY and _same_key(before, after)
+    return None if stated or assignment.target.allow_unconfirmed else _report(Reason.UNCONFIRMED_MOVE)
+
+
+def is_contested(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
+    """Two hands on one cluster: the app lets go first, until an operator says otherwise."""
+    if len(facts.set_back) < CONTEST or facts.set_back[-1] - facts.set_back[-CONTEST] > CONTESTED_WITHIN:
+        return None
+    return _report(Reason.CONTESTED)
+
+
+CONTEST, CONTESTED_WITHIN = 2, timedelta(days=1)
+"""So often within so long."""
 
 CHECKS: tuple[Check, ...] = (
     policy_is_broken,
@@ -275,64 +338,130 @@ CHECKS: tuple[Check, ...] = (
     is_busy,
     has_failed,
     is_stopped,
+    is_legacy_v1,
     kubernetes_is_too_old,
     identity_is_unsupported,
     is_ambiguous,
+    has_other_identity,
     is_encrypted_otherwise,
+    identity_is_system_assigned,
     has_no_etag,
     was_refused,
+    vault_has_no_name,
+    needs_a_closer_look,
+    lacks_vault_or_key,
+    needs_off_and_on,
+    is_unconfirmed,
+    is_contested,
+    changes_identity,
+    lacks_access,
 )
 """Each check may rely on those above it."""
 
 
-def fix(reason: Reason, cluster_id: ClusterId) -> Fix | None:
-    """Return what an operator can do about this reason, or None where there is nothing to do."""
-    template = _FIXES.get(reason)
-    if template is None:
+def reason_of(refused: Refused) -> Reason:
+    """Tell from Azure's refusal of a write what it is about. The exact text for a missing feature is unconfirmed."""
+    if "KMSPMKPreview".lower() in f"{refused.code} {refused.text}".lower():
+        return Reason.FEATURE_NOT_REGISTERED
+    return Reason.ACCESS_REFUSED if refused.code == PERMISSION_CODE else Reason.BLOCKED
+
+
+def is_propagating(found: Prerequisites | None, now: datetime) -> bool:
+    """Return whether a grant is so young that Azure may not know it yet."""
+    granted = found.access.granted_at if found is not None and found.access is not None else None
+    return granted is not None and now - granted < PROPAGATION
+
+
+def vault_of(cluster: Cluster, assignment: Assignment) -> VaultId | None:
+    """Return the vault that the target asks this cluster to use; None if it asks for none, or its id can't be one."""
+    target = assignment.target
+    if target is None or target.vault is None:
         return None
-    names = {"name": cluster_id.name, "group": cluster_id.group, "subscription": cluster_id.subscription}
-    return Fix(template.text, template.command and template.command.format(**names))
+    try:
+        return target.vault_for(cluster.location, cluster.id.subscription, cluster.id.name)
+    except ValueError:
+        return None
 
 
-_AKS = "az aks {verb} --subscription {{subscription}} --resource-group {{group}} --name {{name}}"
-_FIXES = {
-    Reason.POLICY_BROKEN: Fix("Mend the faults that GET /api/health lists, and deploy the document again."),
-    Reason.FAILED: Fix(
-        "Find out what failed in the cluster's activity log, then reconcile the cluster.",
-        _AKS.format(verb="update") + " --yes",
-    ),
-    Reason.STOPPED: Fix("Start the cluster; it is enforced when it runs.", _AKS.format(verb="start")),
-    Reason.KUBERNETES_TOO_OLD: Fix(
-        "Upgrade the cluster to Kubernetes 1.33 or newer.", _AKS.format(verb="get-upgrades") + " --output table"
-    ),
-    Reason.IDENTITY_UNSUPPORTED: Fix(
-        "Move the cluster from its service principal to a managed identity.",
-        _AKS.format(verb="update") + " --enable-managed-identity",
-    ),
-    Reason.AMBIGUOUS: Fix("Compare the securityProfile with what you meant to have.", _AKS.format(verb="show")),
-    Reason.ENCRYPTED_OTHERWISE: Fix("Give the cluster a target that asks for what it has, or an exemption."),
-    Reason.NO_ETAG: Fix("Look at the cluster again; if the eTag stays missing, ask Azure support."),
-    Reason.UNREADABLE: Fix("Give the app's identity the right to read managed clusters in this subscription."),
-    Reason.CONFLICT: Fix("Find out who keeps changing the cluster, and let that end first."),
-    Reason.BLOCKED: Fix("Mend what Azure's answer names: a lock, a policy, a permission."),
-    Reason.WAITED_TOO_LONG: Fix(
-        "What stood in the way, the second reason, did not pass by itself: find out why.",
-        _AKS.format(verb="operation show-latest"),
-    ),
-    Reason.POISONED: Fix("Read the failure in the app's log; the next sweep looks at the cluster again."),
-}
+def subject_of(cluster: Cluster, assignment: Assignment) -> Subject:
+    """Return what a fix for this cluster speaks of."""
+    target = assignment.target
+    named = target.identity if target is not None and target.identity != OWN else None
+    return Subject(
+        cluster.id,
+        vault=vault_of(cluster, assignment),
+        key=target.key if target is not None else None,
+        principal=cluster.identity.principal,
+        identity=named,
+    )
+
+
+def _asks_for_a_key(assignment: Assignment) -> bool:
+    return assignment.target is not None and assignment.target.asks_for is KeyManagement.CUSTOMER_MANAGED
 
 
 def _has_what_is_asked(cluster: Cluster, assignment: Assignment) -> bool:
-    return assignment.target is not None and cluster.encryption.key_management is assignment.target.asks_for
+    target = assignment.target
+    if target is None or cluster.encryption.key_management is not target.asks_for:
+        return False
+    return not _asks_for_a_key(assignment) or _has_its_key(cluster, assignment, target)
+
+
+def _has_its_key(cluster: Cluster, assignment: Assignment, target: Target) -> bool:
+    """The target's vault and key, the network access that it names if it names one, and its identity."""
+    vault, encryption = vault_of(cluster, assignment), cluster.encryption
+    if vault is None or target.key is None or encryption.key is None:
+        return False
+    access = (encryption.network_access or NetworkAccess.PUBLIC).lower()
+    return (
+        encryption.key.key == KeyId(vault.name, target.key.lower())
+        and target.network_access in {None, access}
+        and (access == NetworkAccess.PUBLIC or (encryption.vault_id or "").lower() == str(vault).lower())
+        and (target.identity == OWN or cluster.identity.is_called(target.identity))
+    )
 
 
 def _write(facts: Facts, assignment: Assignment) -> Decision:
-    cluster = facts.cluster
+    cluster, found = facts.cluster, facts.prerequisites if _asks_for_a_key(assignment) else None
     if assignment.target is None or cluster.etag is None:
         raise AssertionError("the checks answer for a cluster without target or eTag")
-    after = replace(cluster.encryption, infrastructure=True)
-    return Decision(Action.WRITE, (Reason.NOT_AS_ASKED,), Change(cluster.encryption, after, cluster.etag))
+    reason = Reason.TO_MIGRATE if _is_encrypted(cluster) else Reason.NOT_AS_ASKED
+    doubts = warnings(found) if found is not None else ()
+    change = Change(cluster.encryption, _asked(facts, assignment), cluster.etag)
+    return Decision(Action.WRITE, (reason, *doubts), change)
+
+
+def _asked(facts: Facts, assignment: Assignment) -> Encryption:
+    """What the target asks for, once its prerequisites are in place; platform-managed keys leave no key behind."""
+    if not _asks_for_a_key(assignment) or facts.prerequisites is None:
+        return Encryption(infrastructure=True)
+    return _with_its_key(facts.prerequisites)
+
+
+def _is_encrypted(cluster: Cluster) -> bool:
+    return cluster.encryption.key_management is not KeyManagement.NONE
+
+
+def _same_vault(before: Encryption, after: Encryption) -> bool:
+    return before.key is not None and after.key is not None and before.key.key.vault == after.key.key.vault
+
+
+def _same_key(before: Encryption, after: Encryption) -> bool:
+    return before.key is not None and after.key is not None and before.key.key == after.key.key
+
+
+def _with_its_key(found: Prerequisites) -> Encryption:
+    """Both objects, the versionless URL; the vault's id with Private and, as the SDK says, left out with Public."""
+    if found.vault is None:
+        raise AssertionError("the checks answer for a vault that is missing")
+    private = found.network_access is NetworkAccess.PRIVATE
+    return Encryption(
+        kms_enabled=True,
+        key_url=found.key_url,
+        vault_id=str(found.vault.id) if private else None,
+        network_access="Private" if private else "Public",
+        infrastructure=True,
+    )
 
 
 def _nothing(reason: Reason) -> Decision:

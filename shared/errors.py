@@ -10,6 +10,7 @@
         |-- Conflict       409 or 412 on a write: the state is not the one that was read
         |-- Refused        a write that this service will not do: another try gives the same answer
         `-- Unreadable     a read that is not allowed: says nothing about whether the thing exists
+            `-- Missing    a read that says: it does not exist
 
 SDK exceptions stop at the adapters. Texts of services are cut short there: they may hold anything.
 """
@@ -68,3 +69,7 @@ class Refused(ServiceError):
 
 class Unreadable(ServiceError):
     """A read that is not allowed, or a scope that can't be seen."""
+
+
+class Missing(Unreadable):
+    """A read of something that does not exist."""

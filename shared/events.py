@@ -24,6 +24,10 @@ CLUSTER_EVENTS = {
 }
 """Event types of a subscription that are served, each with the one operation that matters."""
 
+RUN_FIELDS = ("subscriptions", "resourceGroups", "clusters", "mode")
+MOST_NAMES = 100
+"""As many of each as one message holds with room to spare."""
+
 _FIRST_YEAR = 2015
 """AKS is younger. Table Storage holds no time before 1601."""
 
@@ -133,6 +137,51 @@ class KeyRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which clusters a run is about: those of these subscriptions, groups and ids. An empty list means all."""
+
+    subscriptions: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    clusters: tuple[ClusterId, ...] = ()
+
+    @property
+    def named_subscriptions(self) -> frozenset[str]:
+        """The subscriptions that the scope names, by themselves or by a cluster's id."""
+        return frozenset(self.subscriptions) | {cluster.subscription for cluster in self.clusters}
+
+    def holds(self, cluster: ClusterId) -> bool:
+        """Return whether this cluster is meant."""
+        return (
+            (not self.subscriptions or cluster.subscription in self.subscriptions)
+            and (not self.groups or cluster.group in self.groups)
+            and (not self.clusters or cluster in self.clusters)
+        )
+
+    def touches(self, subscription: str) -> bool:
+        """Return whether a cluster of this subscription can be meant."""
+        ids = {cluster.subscription for cluster in self.clusters}
+        return (not self.subscriptions or subscription in self.subscriptions) and (not ids or subscription in ids)
+
+    def view(self) -> dict[str, list[str]]:
+        """Return the scope as JSON, as it was asked for."""
+        parts = {
+            "subscriptions": list(self.subscriptions),
+            "resourceGroups": list(self.groups),
+            "clusters": [str(cluster) for cluster in self.clusters],
+        }
+        return {name: values for name, values in parts.items() if values}
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """Read a scope from JSON; Malformed says what to change."""
+        return cls(
+            tuple(dict.fromkeys(map(parse_subscription, _texts(body, "subscriptions")))),
+            tuple(dict.fromkeys(group.lower() for group in _texts(body, "resourceGroups"))),
+            tuple(dict.fromkeys(map(ClusterId.parse, _texts(body, "clusters")))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRequest:
     """Sweep this subscription as a part of this run."""
 
@@ -140,10 +189,13 @@ class ShardRequest:
     subscription: str
     asked_by: str
     mode: Mode | None = None
+    scope: Scope = Scope()
 
     def encode(self) -> str:
         """Return the queue message."""
-        return _encode(run=self.run, subscription=self.subscription, askedBy=self.asked_by, mode=self.mode)
+        said = {"run": self.run, "subscription": self.subscription, "askedBy": self.asked_by}
+        mode = {"mode": self.mode} if self.mode is not None else {}
+        return json.dumps({**said, **mode, "scope": self.scope.view()})
 
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
@@ -154,6 +206,7 @@ class ShardRequest:
             subscription=parse_subscription(_required(body, "subscription")),
             asked_by=_required(body, "askedBy"),
             mode=_mode(body),
+            scope=Scope.read(_mapping(body, "scope")),
         )
 
 
@@ -251,6 +304,22 @@ def _optional(body: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
+def _texts(body: Mapping[str, Any], name: str) -> list[str]:
+    values = body.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+        raise Malformed(f"{name} must be a list of texts")
+    if len(values) > MOST_NAMES:
+        raise Malformed(f"{name} may name {MOST_NAMES} at most: start several runs, or one over everything")
+    return values
+
+
+def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name, {})
+    if not isinstance(value, dict):
+        raise Malformed(f"the message's {name} is not an object")
+    return value
+
+
 def _time(value: Any) -> datetime | None:
     if value is None:
         return None
@@ -271,19 +340,16 @@ def _mode(body: Mapping[str, Any]) -> Mode | None:
 
 @dataclass(frozen=True, slots=True)
 class RunOrder:
-    """What an operator asks of a run: some subscriptions (none named: all), and no further than a mode."""
+    """What an operator asks of a run: which clusters (none named: all), and no further than a mode."""
 
-    subscriptions: tuple[str, ...] = ()
+    scope: Scope = Scope()
     mode: Mode | None = None
 
     @classmethod
     def decode(cls, text: bytes) -> Self:
         """Read the body of a request; an empty one asks for everything. Malformed says what to change."""
         body = _decode(text) if text.strip() else {}
-        unknown = sorted(set(body) - {"subscriptions", "mode"})
+        unknown = sorted(set(body) - set(RUN_FIELDS))
         if unknown:
-            raise Malformed(f"unknown field {unknown[0][:100]!r}: a run takes subscriptions and mode")
-        subscriptions = body.get("subscriptions", [])
-        if not isinstance(subscriptions, list) or not all(isinstance(one, str) for one in subscriptions):
-            raise Malformed("subscriptions must be a list of subscription ids")
-        return cls(tuple(map(parse_subscription, subscriptions)), _mode(body))
+            raise Malformed(f"unknown field {unknown[0][:100]!r}: a run takes {', '.join(RUN_FIELDS)}")
+        return cls(Scope.read(body), _mode(body))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Self
 
 from shared.errors import Malformed
@@ -96,3 +98,78 @@ class KeyVersion:
     created: datetime | None = None
     not_before: datetime | None = None
     expires: datetime | None = None
+
+
+class VaultNetwork(StrEnum):
+    """Who reaches a vault over the network. Source: Key Vault docs, network-security."""
+
+    OPEN = "open"
+    """All networks."""
+    TRUSTED = "trusted"
+    """No network, but Azure's trusted services."""
+    CLOSED = "closed"
+    """No network, and no trusted service either."""
+    SELECTED = "selected"
+    """Some networks or addresses."""
+    PERIMETER = "perimeter"
+    """What a network security perimeter lets in: it overrides the bypass for trusted services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """A vault as ARM shows it.
+
+    `policies` are the access policies: key permissions in lower case by object id. They count where `rbac` is off.
+    """
+
+    id: VaultId
+    uri: str
+    tenant: str | None
+    network: VaultNetwork
+    rbac: bool = True
+    purge_protection: bool = True
+    policies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as ARM shows it: its current version's attributes. Times are aware UTC."""
+
+    id: KeyId
+    kind: str
+    operations: frozenset[str]
+    enabled: bool = True
+    not_before: datetime | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RotationPolicy:
+    """When Key Vault makes a new version by itself, and how long each version lasts. Durations are ISO 8601."""
+
+    rotates_after_creation: str | None = None
+    rotates_before_expiry: str | None = None
+    expires_in: str | None = None
+
+
+class Grant(StrEnum):
+    """Whether somebody may do something."""
+
+    GRANTED = "granted"
+    MISSING = "missing"
+    WRAP_ONLY = "wrap-only"
+    """May wrap and unwrap keys, which looks alike and is not enough: AKS encrypts and decrypts."""
+    UNKNOWN = "unknown"
+    """It hangs on a condition, or can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an identity may do with a vault's keys: encrypt and decrypt; and whether it may read the vault itself.
+
+    `granted_at` is when the newest assignment that allows to encrypt or decrypt was made; None where nobody tells.
+    """
+
+    crypto: Grant
+    reading: Grant
+    granted_at: datetime | None = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from shared.clusters import Cluster, ClusterId, Encryption
-from shared.decisions import OPERATION_DEADLINE, Action, Change, Decision, Fix, Reason, Refusal, Waiting, fix
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.decisions import BLOCKING, CONTEST, OPERATION_DEADLINE, Change, Decision, Refusal, Waiting, subject_of
+from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
+from shared.reasons import Action, Fix, Reason, fix
+
+_OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
 
 EARLY = timedelta(minutes=1)
 """A message that comes earlier than this is sent again for the rest of its time."""
@@ -25,6 +29,7 @@ class Claim:
     """A write of ours: recorded before it is sent, and settled by a later look.
 
     `intent` names it for good. `accepted_at` stays None when the reply never came; it may have arrived all the same.
+    `operation` is the address at which Azure tells of it once it was accepted.
     """
 
     intent: str
@@ -34,6 +39,12 @@ class Claim:
     claimed_at: datetime
     accepted_at: datetime | None = None
     operation: str | None = None
+
+    @property
+    def operation_id(self) -> str | None:
+        """The operation's own id. Its address is signed, so it stays in the claim and goes nowhere else."""
+        match = _OPERATION.search(self.operation or "")
+        return match[1] if match else None
 
 
 class Settlement(StrEnum):
@@ -77,6 +88,10 @@ class Record:
     claim: Claim | None = None
     waiting: Waiting | None = None
     refusal: Refusal | None = None
+    enforced_at: datetime | None = None
+    set_back: tuple[datetime, ...] = ()
+    announced: str | None = None
+    enforced_told: datetime | None = None
     closed_at: datetime | None = None
 
     def says_the_same_as(self, other: Record) -> bool:
@@ -92,6 +107,12 @@ class Record:
             other.mode,
             other.encryption,
         )
+
+    def set_back_by(self, now: datetime) -> tuple[datetime, ...]:
+        """Return when the cluster was set back, if what is decided at this look is to enforce it once more."""
+        since = self.set_back[-1] if self.set_back else None
+        undone = self.enforced_at is not None and (since is None or self.enforced_at > since)
+        return (*self.set_back, now)[-CONTEST:] if undone else self.set_back
 
     def after_reading(self, cluster: Cluster) -> Self:
         """Take over what the cluster's document says."""
@@ -131,14 +152,19 @@ class Record:
         """Take over a whole look: document, assignment, decision and what an operator can do about it."""
         looked = self.after_reading(cluster).after_assigning(assignment)
         decided = looked.after_deciding(decision, now=now, detail=self._detail(assignment, decision))
-        return replace(decided, fix=fix(decision.reason, cluster.id))
+        if decision.reason is Reason.CONTESTED:
+            decided = replace(decided, set_back=self.set_back_by(now))
+        if decision.action is Action.NOTHING and notice_of(decided) is None:
+            decided = replace(decided, announced=None)  # what went wrong is over: if it comes back, it is told again
+        subject = subject_of(cluster, assignment)
+        return replace(decided, fix=next(filter(None, (fix(reason, subject) for reason in decision.reasons)), None))
 
     def _detail(self, assignment: Assignment, decision: Decision) -> str | None:
         if decision.reason is Reason.EXEMPT:
             return assignment.exempt_because
         if decision.reason is Reason.POLICY_BROKEN:
             return "; ".join(assignment.faults)[:1000]
-        if decision.reason in {Reason.BLOCKED, Reason.CONFLICT, Reason.FAILED} and self.refusal:
+        if decision.reason in {*BLOCKING, Reason.CONFLICT, Reason.FAILED} and self.refusal:
             return f"{self.refusal.code}: {self.refusal.text}"
         return None
 
@@ -191,7 +217,7 @@ def settlement(claim: Claim, cluster: Cluster, *, now: datetime, patience: timed
         return Settlement.WITHDRAWN if waited else None
     if cluster.etag is None and not waited:
         return None
-    if cluster.encryption.key_management is not claim.change.after.key_management:
+    if not claim.change.is_in(cluster):
         return Settlement.WITHDRAWN
     if cluster.settled:
         return Settlement.DONE if cluster.succeeded else Settlement.FAILED
@@ -223,11 +249,17 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """What the ledger knows of a key: the vault it lies in and its versions. `vault_id` is None until first seen."""
+    """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
+
+    `vault_id` is None until it was first seen; `rotation_policy` is None where its vault does not let the app in.
+    """
 
     key: KeyId
     vault_id: VaultId | None = None
     rotations: tuple[Rotation, ...] = ()
+    risk: Reason | None = None
+    risk_changes: int = 0
+    rotation_policy: RotationPolicy | None = None
 
 
 def detected(
@@ -287,6 +319,7 @@ class Run:
     started_at: datetime
     mode: Mode | None
     shards: int
+    scope: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,3 +332,103 @@ class Shard:
     enqueued: int
     counts: Mapping[str, int]
     failure: str | None = None
+
+
+class NoticeKind(StrEnum):
+    """What is told to the topic. The value is the CloudEvent's type."""
+
+    CLUSTER_ENFORCED = "AksKmsEnforcer.ClusterEnforced"
+    """A write of ours is in effect: the cluster is as its target asks."""
+    CLUSTER_NOT_COMPLIANT = "AksKmsEnforcer.ClusterNotCompliant"
+    """The cluster is not as its target asks, and somebody has to do something; in audit, or because of an obstacle."""
+    CLUSTER_BLOCKED = "AksKmsEnforcer.ClusterBlocked"
+    """Azure refused the write, the operation failed, or what stood in the way did not pass in time."""
+    ROTATION_DETECTED = "AksKmsEnforcer.RotationDetected"
+    """A key has a new version."""
+    KEY_AT_RISK = "AksKmsEnforcer.KeyAtRisk"
+    """A key that clusters use, or are to use, is deleted, disabled or out of its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell. `token` is what the row keeps once it is told; `id` is the event's, the same if told twice."""
+
+    kind: NoticeKind
+    subject: str
+    token: str
+    id: str
+    said: Mapping[str, Any]
+
+
+_BLOCKED = frozenset(
+    {
+        Reason.CONTESTED,
+        Reason.BLOCKED,
+        Reason.FEATURE_NOT_REGISTERED,
+        Reason.FAILED,
+        Reason.WAITED_TOO_LONG,
+        Reason.POISONED,
+    }
+)
+_NOT_ABOUT_THE_CLUSTER = frozenset({Reason.POLICY_BROKEN, Reason.UNREADABLE})
+_AT_RISK = frozenset({Reason.VAULT_DELETED, Reason.KEY_DELETED, Reason.KEY_DISABLED, Reason.KEY_EXPIRED})
+
+
+def notice_of(record: Record) -> Notice | None:
+    """Return what is to be told of a cluster; None while it waits, is exempt, or was as asked without our doing."""
+    kind = _kind_of(record)
+    if kind is None or record.decided_at is None:
+        return None
+    reason = record.reasons[0]
+    enforced = record.enforced_at.isoformat() if record.enforced_at else ""
+    token = f"{kind}|{reason}|{enforced if kind is NoticeKind.CLUSTER_ENFORCED else ''}"
+    said = {
+        "clusterId": record.resource_id or str(record.cluster_id),
+        "keyManagement": record.encryption.key_management if record.encryption else None,
+        "target": record.target,
+        "mode": record.mode,
+        "action": record.action,
+        "reasons": list(record.reasons),
+        "detail": record.detail,
+        "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
+        "decidedAt": record.decided_at.isoformat(),
+    }
+    moment = enforced if kind is NoticeKind.CLUSTER_ENFORCED else record.decided_at.isoformat()
+    return Notice(kind, str(record.cluster_id), token, f"{record.cluster_id}|{token}|{moment}", said)
+
+
+def notice_of_rotation(rotation: Rotation) -> Notice:
+    """Return what is to be told of a rotation."""
+    version = rotation.version
+    said = {
+        "vault": rotation.key.vault,
+        "key": rotation.key.name,
+        "version": version.version,
+        "how": rotation.how,
+        "created": version.created.isoformat() if version.created else None,
+        "detectedAt": rotation.detected_at.isoformat(),
+    }
+    token = f"{rotation.key}/{version.version}"
+    return Notice(NoticeKind.ROTATION_DETECTED, str(rotation.key), token, f"rotation|{token}", said)
+
+
+def notice_of_risk(known: KnownKey, users: int) -> Notice | None:
+    """Return what is to be told of a key that its users can't rely on; None if all is well or nobody uses it."""
+    if known.risk is None or not users:
+        return None
+    said = {"vault": known.key.vault, "key": known.key.name, "reason": known.risk, "users": users}
+    token = f"{known.key}|{known.risk}"
+    return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{known.risk_changes}", said)
+
+
+def _kind_of(record: Record) -> NoticeKind | None:
+    if record.action is Action.NOTHING and record.reasons == (Reason.AS_ASKED,):
+        untold = record.enforced_at is not None and record.enforced_at != record.enforced_told
+        return NoticeKind.CLUSTER_ENFORCED if untold else None
+    if record.action is Action.WRITE:
+        return NoticeKind.CLUSTER_NOT_COMPLIANT
+    if record.action is not Action.REPORT or record.reasons[0] in _NOT_ABOUT_THE_CLUSTER:
+        return None
+    if record.reasons[0] in _AT_RISK:
+        return NoticeKind.KEY_AT_RISK
+    return NoticeKind.CLUSTER_BLOCKED if record.reasons[0] in _BLOCKED else NoticeKind.CLUSTER_NOT_COMPLIANT

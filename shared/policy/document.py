@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from difflib import get_close_matches
 from enum import StrEnum
@@ -14,6 +15,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from shared.clusters import Cluster, KeyManagement
+from shared.errors import Malformed
+from shared.keys import VaultId
 
 
 class Mode(StrEnum):
@@ -35,6 +38,13 @@ def _no_number(value: object) -> object:
     if isinstance(value, int | float):
         raise ValueError("write a date, like 2027-03-31")  # noqa: TRY004  pydantic collects ValueErrors
     return value
+
+
+_IDENTITY_ID = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[\w.()-]{1,90}"
+    r"/providers/microsoft\.managedidentity/userassignedidentities/[a-z0-9_-]{3,128}",
+    re.IGNORECASE,
+)
 
 
 class _Part(BaseModel):
@@ -66,18 +76,65 @@ class Match(_Part):
         )
 
 
+class NetworkAccess(StrEnum):
+    """How the cluster is to reach the vault."""
+
+    PUBLIC = "public"
+    """The vault is open to all networks."""
+    PRIVATE = "private"
+    """The vault is closed but for Azure's trusted services."""
+
+
+OWN = "own"
+"""A target's identity: the user-assigned one that the cluster has."""
+
+
 class Target(_Part):
-    """What is asked of the clusters that it matches."""
+    """What is asked of the clusters that it matches. Vault, key and identity belong to customer-managed keys."""
 
     name: str = "default"
     match: Match = Match()
     mode: Annotated[Mode | None, Field(strict=False)] = None
-    key_management: Literal["platform-managed"]
+    key_management: Literal["platform-managed", "customer-managed"]
+    vault: str | None = None
+    key: Annotated[str | None, Field(pattern="^[0-9A-Za-z-]{1,127}$")] = None
+    network_access: Annotated[NetworkAccess | None, Field(strict=False)] = None
+    identity: str = OWN
+    allow_identity_change: bool = False
+    prerequisites: Literal["check"] = "check"
+    migrate: bool = False
+    allow_unconfirmed: bool = False
+
+    @model_validator(mode="after")
+    def _fits_its_key_management(self) -> Self:
+        customer_managed = self.asks_for is KeyManagement.CUSTOMER_MANAGED
+        given = (self.vault, self.key, self.network_access) != (None, None, None) or self.identity != OWN
+        if given and not customer_managed:
+            raise ValueError("vault, key, networkAccess and identity belong to keyManagement: customer-managed")
+        if customer_managed and not (self.vault and self.key):
+            raise ValueError("keyManagement: customer-managed needs vault (its resource id) and key (its name)")
+        if self.identity != OWN and _IDENTITY_ID.fullmatch(self.identity) is None:
+            raise ValueError("identity is `own` or the resource id of a user-assigned identity")
+        if self.allow_identity_change and self.identity == OWN:
+            raise ValueError("allowIdentityChange needs an identity to change to: name its resource id")
+        if self.vault is not None:
+            self.vault_for("abc", "00000000-0000-0000-0000-000000000000", "abc")
+        return self
 
     @property
     def asks_for(self) -> KeyManagement:
         """The key management that this target asks for."""
         return KeyManagement(self.key_management)
+
+    def vault_for(self, region: str, subscription: str, name: str) -> VaultId:
+        """Return the vault with its placeholders filled in; ValueError if that is no vault's resource id."""
+        filled = self.vault or ""
+        for placeholder, value in {"{region}": region, "{subscription}": subscription, "{name}": name}.items():
+            filled = filled.replace(placeholder, value)
+        try:
+            return VaultId.parse(filled)
+        except Malformed as error:
+            raise ValueError(f"vault: {error}") from error
 
 
 class Exemption(_Part):

@@ -1,0 +1,306 @@
+"""The vocabulary of decisions: what to do, why, and what an operator can do about it. Pure.
+
+The same word stands in the enum, the table's column, the log, the JSON, the pages and the docs.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.clusters import ClusterId
+from shared.keys import VaultId
+
+
+class Action(StrEnum):
+    """What to do."""
+
+    NOTHING = "nothing"
+    """All is well, or it is none of our business."""
+    LOOK_CLOSER = "look-closer"
+    """Look at the vault, the key and the roles, then decide again."""
+    WAIT = "wait"
+    """Look again later: something that passes by itself is in the way."""
+    REPORT = "report"
+    """Somebody has to do something first."""
+    WRITE = "write"
+    """Change the cluster; in audit, say that this would be done."""
+
+
+class Reason(StrEnum):
+    """Why."""
+
+    AS_ASKED = "as-asked"
+    """The cluster is encrypted as its target asks, and its last operation ended well."""
+    NO_TARGET = "no-target"
+    """No target of the policy matches the cluster."""
+    EXEMPT = "exempt"
+    """An exemption or the opt-out tag says: leave it alone."""
+    POLICY_BROKEN = "policy-broken"
+    """The policy document has faults, so nothing is written."""
+    NOT_AS_ASKED = "not-as-asked"
+    """The cluster is not encrypted with KMS though its target asks for it, and nothing stands in the way."""
+    TO_MIGRATE = "to-migrate"
+    """The cluster is encrypted otherwise and the target says migrate: AKS then rewrites every secret."""
+    UPDATING = "updating"
+    """Our own update is under way."""
+    BUSY = "busy"
+    """AKS works on the cluster or on one of its pools."""
+    FAILED = "failed"
+    """The cluster's last operation failed or was canceled; another update would meet the same fault."""
+    STOPPED = "stopped"
+    """The cluster is stopped: AKS then allows only start and delete."""
+    KUBERNETES_TOO_OLD = "kubernetes-too-old"
+    """Platform-managed and customer-managed keys need Kubernetes 1.33 or newer."""
+    IDENTITY_UNSUPPORTED = "identity-unsupported"
+    """The cluster runs as a service principal; KMS needs a managed identity."""
+    AMBIGUOUS = "ambiguous"
+    """The cluster's KMS fields are a combination whose meaning no document states."""
+    ENCRYPTED_OTHERWISE = "encrypted-otherwise"
+    """The cluster is encrypted with KMS, but not the way its target asks, and the target does not say migrate."""
+    LEGACY_V1 = "legacy-v1"
+    """The cluster has legacy KMS v1, below Kubernetes 1.27: there is no direct move from there."""
+    NEEDS_OFF_AND_ON = "needs-off-and-on"
+    """The move would have to turn KMS off, rewrite all secrets and turn it on again; the app never turns KMS off."""
+    UNCONFIRMED_MOVE = "unconfirmed-move"
+    """No document states what comes of this move: to another key, vault or network access."""
+    IDENTITY_SYSTEM_ASSIGNED = "identity-system-assigned"
+    """Customer-managed keys need a user-assigned identity, and the policy allows no change of it."""
+    OTHER_IDENTITY = "other-identity"
+    """The cluster has another user-assigned identity than the target names; one is never replaced."""
+    IDENTITY_TO_CHANGE = "identity-to-change"
+    """The cluster is moved from its system-assigned identity to the one that the target names, before anything else."""
+    PREREQUISITES_UNKNOWN = "prerequisites-unknown"
+    """The vault, the key and the roles that the target asks for have to be looked at first."""
+    VAULT_NAME_INVALID = "vault-name-invalid"
+    """With the placeholders filled in, the target's vault is no resource id."""
+    VAULT_UNREADABLE = "vault-unreadable"
+    """The app is not allowed to read the target's vault or key."""
+    VAULT_MISSING = "vault-missing"
+    """The target's vault does not exist."""
+    VAULT_DELETED = "vault-deleted"
+    """The target's vault is soft-deleted."""
+    VAULT_OTHER_TENANT = "vault-other-tenant"
+    """The target's vault belongs to another tenant than the cluster's subscription."""
+    VAULT_PERIMETER = "vault-perimeter"
+    """A network security perimeter guards the vault; it overrides the bypass for trusted services."""
+    VAULT_SELECTED_NETWORKS = "vault-selected-networks"
+    """The vault's firewall lets selected networks in, and AKS comes from none of them."""
+    VAULT_CLOSED = "vault-closed"
+    """The target says public, but the vault is not open to all networks."""
+    VAULT_OPEN = "vault-open"
+    """The target says private, but the vault is open to all networks."""
+    VAULT_WITHOUT_BYPASS = "vault-without-bypass"
+    """The vault is closed, to Azure's trusted services too."""
+    KEY_MISSING = "key-missing"
+    """The vault has no key of the target's name."""
+    KEY_DELETED = "key-deleted"
+    """The target's key is soft-deleted."""
+    KEY_DISABLED = "key-disabled"
+    """The key's current version is disabled."""
+    KEY_NOT_YET_VALID = "key-not-yet-valid"
+    """The key's current version is not valid yet."""
+    KEY_EXPIRED = "key-expired"
+    """The key's current version has expired."""
+    KEY_TYPE_UNSUPPORTED = "key-type-unsupported"
+    """The key is neither RSA nor RSA-HSM."""
+    KEY_OPERATIONS_MISSING = "key-operations-missing"
+    """The key does not allow encrypt and decrypt."""
+    ACCESS_MISSING = "access-missing"
+    """The cluster's identity may not encrypt and decrypt with the key."""
+    ACCESS_WRAP_ONLY = "access-wrap-only"
+    """The identity may only wrap and unwrap keys, as Key Vault Crypto Service Encryption User does; AKS needs more."""
+    ACCESS_UNKNOWN = "access-unknown"
+    """A warning: whether the identity may encrypt and decrypt hangs on a condition, or can't be read."""
+    READER_MISSING = "reader-missing"
+    """A warning: the identity may not read the vault itself; the documents name a second role for that."""
+    PURGE_PROTECTION_OFF = "purge-protection-off"
+    """A warning: the vault's keys can be purged, and a cluster whose key is gone is lost."""
+    PROPAGATING = "propagating"
+    """Azure still refuses a permission that was granted a short while ago: a grant can take an hour to reach it."""
+    ACCESS_REFUSED = "access-refused"
+    """Azure says that the identity may not encrypt and decrypt, though its roles say that it may."""
+    FEATURE_NOT_REGISTERED = "feature-not-registered"
+    """Azure refused the update: the subscription lacks the preview feature."""
+    NO_ETAG = "no-etag"
+    """Azure showed the cluster without an eTag, and without one a write could overwrite somebody else's."""
+    NOT_VISIBLE = "not-visible"
+    """An event names the cluster, but Azure does not show it yet."""
+    GONE = "gone"
+    """The cluster does not exist any more."""
+    UNREADABLE = "unreadable"
+    """The app is not allowed to read the cluster or its subscription."""
+    THROTTLED = "throttled"
+    """Azure asked to come back later."""
+    LIMIT_REACHED = "limit-reached"
+    """As many clusters are being updated as the limits allow."""
+    CONFLICT = "conflict"
+    """Azure refuses the update because the cluster changed or is being changed meanwhile."""
+    CONTESTED = "contested"
+    """Somebody set the cluster back twice within a day after the app had enforced it."""
+    BLOCKED = "blocked"
+    """Azure refused the update; another try gives the same answer until something is changed."""
+    WAITED_TOO_LONG = "waited-too-long"
+    """What stood in the way did not pass in time."""
+    POISONED = "poisoned"
+    """A look at the cluster failed five times in a row; the sweep starts it afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What an operator can do about a reason: a sentence, and the command that does it where there is one."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a reason is about: the cluster, and where the target asks for a key, its vault and who needs it."""
+
+    cluster: ClusterId
+    vault: VaultId | None = None
+    key: str | None = None
+    principal: str | None = None
+    identity: str | None = None
+
+
+def fix(reason: Reason, subject: Subject) -> Fix | None:
+    """Return what an operator can do about this reason, or None where there is nothing to do."""
+    template = _FIXES.get(reason)
+    if template is None:
+        return None
+    names = {
+        "name": subject.cluster.name,
+        "group": subject.cluster.group,
+        "subscription": subject.cluster.subscription,
+        "vault": subject.vault.name if subject.vault else "VAULT",
+        "vault_id": str(subject.vault or "VAULT_ID"),
+        "vault_subscription": subject.vault.subscription if subject.vault else "SUBSCRIPTION",
+        "key": subject.key or "KEY",
+        "principal": subject.principal or "PRINCIPAL_ID",
+        "identity": subject.identity or "IDENTITY_ID",
+    }
+    quoted = {name: shlex.quote(value) for name, value in names.items()}
+    return Fix(template.text.format(**names), template.command and template.command.format(**quoted))
+
+
+_AKS = "az aks {verb} --subscription {{subscription}} --resource-group {{group}} --name {{name}}"
+_VAULT = "az keyvault {verb} --subscription {{vault_subscription}} --name {{vault}}"
+_KEY = "az keyvault key {verb} --subscription {{vault_subscription}} --vault-name {{vault}} --name {{key}}"
+_GRANT = (
+    "az role assignment create --role 'Key Vault Crypto User' --scope {vault_id}"
+    " --assignee-object-id {principal} --assignee-principal-type ServicePrincipal"
+)
+_REWRITES = (
+    "Moving rewrites every secret: turn off policies that block updates of secrets (Gatekeeper, Kyverno, webhooks)"
+    " until it is done."
+)
+_FIXES = {
+    Reason.POLICY_BROKEN: Fix("Mend the faults that GET /api/health lists, and deploy the document again."),
+    Reason.FAILED: Fix(
+        "Find out what failed in the cluster's activity log, then reconcile the cluster.",
+        _AKS.format(verb="update") + " --yes",
+    ),
+    Reason.STOPPED: Fix("Start the cluster; it is enforced when it runs.", _AKS.format(verb="start")),
+    Reason.KUBERNETES_TOO_OLD: Fix(
+        "Upgrade the cluster to Kubernetes 1.33 or newer.", _AKS.format(verb="get-upgrades") + " --output table"
+    ),
+    Reason.IDENTITY_UNSUPPORTED: Fix(
+        "Move the cluster from its service principal to a managed identity.",
+        _AKS.format(verb="update") + " --enable-managed-identity",
+    ),
+    Reason.IDENTITY_SYSTEM_ASSIGNED: Fix(
+        "Give the cluster a user-assigned identity, or name one in the target with allowIdentityChange: true.",
+        _AKS.format(verb="update") + " --enable-managed-identity --assign-identity {identity}",
+    ),
+    Reason.OTHER_IDENTITY: Fix("Name the cluster's own identity in the target, or write `identity: own`."),
+    Reason.VAULT_NAME_INVALID: Fix("Mend the target's vault: a name has 3 to 24 letters, digits and hyphens."),
+    Reason.VAULT_UNREADABLE: Fix(
+        "Give the app's identity the right to read vaults and keys through Azure Resource Manager."
+    ),
+    Reason.VAULT_MISSING: Fix("Create the vault, or mend its id in the target.", _VAULT.format(verb="show")),
+    Reason.VAULT_DELETED: Fix("Recover the vault.", _VAULT.format(verb="recover")),
+    Reason.VAULT_OTHER_TENANT: Fix("Use a vault of the cluster's own tenant."),
+    Reason.VAULT_PERIMETER: Fix("Use a vault that no network security perimeter guards."),
+    Reason.VAULT_SELECTED_NETWORKS: Fix("Open the vault to all networks, or close it but for trusted services."),
+    Reason.VAULT_CLOSED: Fix("Write `networkAccess: private`, or open the vault to all networks."),
+    Reason.VAULT_OPEN: Fix("Write `networkAccess: public`, or close the vault but for trusted services."),
+    Reason.VAULT_WITHOUT_BYPASS: Fix(
+        "Let Azure's trusted services bypass the vault's firewall.",
+        _VAULT.format(verb="update") + " --bypass AzureServices",
+    ),
+    Reason.KEY_MISSING: Fix(
+        "Create the key, for encrypt and decrypt.",
+        _KEY.format(verb="create") + " --kty RSA --ops encrypt decrypt",
+    ),
+    Reason.KEY_DELETED: Fix("Recover the key.", _KEY.format(verb="recover")),
+    Reason.KEY_DISABLED: Fix(
+        "Enable the key's current version.", _KEY.format(verb="set-attributes") + " --enabled true"
+    ),
+    Reason.KEY_NOT_YET_VALID: Fix("Wait until the key is valid, or bring its start forward."),
+    Reason.KEY_EXPIRED: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
+    Reason.KEY_TYPE_UNSUPPORTED: Fix("Name an RSA or RSA-HSM key in the target."),
+    Reason.KEY_OPERATIONS_MISSING: Fix(
+        "Allow the key to encrypt and decrypt.",
+        _KEY.format(verb="set-attributes") + " --ops encrypt decrypt wrapKey unwrapKey",
+    ),
+    Reason.ACCESS_MISSING: Fix(
+        "Grant the cluster's identity Key Vault Crypto User on the vault; where the vault has access policies,"
+        " give it encrypt and decrypt there.",
+        _GRANT,
+    ),
+    Reason.ACCESS_UNKNOWN: Fix(
+        "Make sure that the identity may encrypt and decrypt: of a private vault nobody checks it before it is used.",
+        _GRANT,
+    ),
+    Reason.READER_MISSING: Fix(
+        "Grant the cluster's identity Key Vault Reader on the vault.",
+        _GRANT.replace("Key Vault Crypto User", "Key Vault Reader"),
+    ),
+    Reason.PURGE_PROTECTION_OFF: Fix(
+        "Turn purge protection on; it can't be turned off again.",
+        _VAULT.format(verb="update") + " --enable-purge-protection true",
+    ),
+    Reason.ACCESS_WRAP_ONLY: Fix(
+        "Grant Key Vault Crypto User: Key Vault Crypto Service Encryption User is not enough.", _GRANT
+    ),
+    Reason.FEATURE_NOT_REGISTERED: Fix(
+        "Register the feature, wait until it is Registered, then register the provider again.",
+        "az feature register --subscription {subscription} --namespace Microsoft.ContainerService --name KMSPMKPreview"
+        " && az provider register --subscription {subscription} --namespace Microsoft.ContainerService",
+    ),
+    Reason.AMBIGUOUS: Fix("Compare the securityProfile with what you meant to have.", _AKS.format(verb="show")),
+    Reason.ENCRYPTED_OTHERWISE: Fix(
+        f"Give the cluster a target that asks for what it has, or write `migrate: true`. {_REWRITES}"
+    ),
+    Reason.TO_MIGRATE: Fix(_REWRITES),
+    Reason.LEGACY_V1: Fix(
+        "Turn KMS off, rewrite all secrets, upgrade to Kubernetes 1.27 or newer, and turn KMS on again.",
+        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.NEEDS_OFF_AND_ON: Fix(
+        "Turn KMS off by hand, rewrite all secrets, keep the old key, then let the app turn it on again.",
+        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.UNCONFIRMED_MOVE: Fix(
+        f"Try it on a cluster that may be lost, then write `allowUnconfirmed: true`. {_REWRITES}"
+    ),
+    Reason.ACCESS_REFUSED: Fix(
+        "Compare the identity's roles with the vault's address and tenant; a new role assignment may help.", _GRANT
+    ),
+    Reason.NO_ETAG: Fix("Look at the cluster again; if the eTag stays missing, ask Azure support."),
+    Reason.UNREADABLE: Fix("Give the app's identity the right to read managed clusters in this subscription."),
+    Reason.CONFLICT: Fix("Find out who keeps changing the cluster, and let that end first."),
+    Reason.CONTESTED: Fix(
+        "Find out what sets the cluster back, a pipeline for example, then let the app go on:"
+        " POST /api/clusters/{subscription}/{group}/{name}/resume."
+    ),
+    Reason.BLOCKED: Fix("Mend what Azure's answer names: a lock, a policy, a permission."),
+    Reason.WAITED_TOO_LONG: Fix(
+        "What stood in the way, the second reason, did not pass by itself: find out why.",
+        _AKS.format(verb="operation show-latest"),
+    ),
+    Reason.POISONED: Fix("Read the failure in the app's log; the next sweep looks at the cluster again."),
+}
