@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,23 @@ import azure.functions as func
 from shared import bootstrap
 
 if TYPE_CHECKING:
+    from shared.clusters import ClusterId
     from shared.events import Event
 
 log = logging.getLogger(__name__)
 
 STORAGE = "AzureWebJobsStorage"
+
+API = {
+    "runs": "POST",
+    "runs/{id}": "GET",
+    "clusters": "GET",
+    "clusters/{subscription}/{resourceGroup}/{name}": "GET",
+    "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
+    "rotations": "GET",
+    "health": "GET",
+}
+"""Each path and its method, for whoever asks for another."""
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -114,7 +127,7 @@ async def start_run(req: func.HttpRequest) -> func.HttpResponse:
     async def start() -> Any:
         order = RunOrder.decode(req.get_body())
         run = await bootstrap.sweeper().start(
-            f"run-{uuid4().hex}", asked_by="operator", now=datetime.now(UTC), only=order.subscriptions, mode=order.mode
+            f"run-{uuid4().hex}", asked_by="operator", now=datetime.now(UTC), scope=order.scope, mode=order.mode
         )
         return run_view(run)
 
@@ -133,6 +146,28 @@ async def list_clusters(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer(lambda: bootstrap.views().clusters(req.params))
 
 
+@app.route("clusters/{subscription}/{resourceGroup}/{name}", methods=["GET"])
+async def get_cluster(req: func.HttpRequest) -> func.HttpResponse:
+    """Show one cluster: its state, the decision with the change of every path, and its history."""
+
+    async def show() -> Any:
+        return await bootstrap.views().cluster(_cluster_id(req), req.params)
+
+    return await _answer(show)
+
+
+@app.route("clusters/{subscription}/{resourceGroup}/{name}/resume", methods=["POST"])
+async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
+    """Let a contested cluster be written again."""
+    from shared.views import cluster_view
+
+    async def resume() -> Any:
+        record = await bootstrap.reconciler().resume(_cluster_id(req), asked_by="operator", now=datetime.now(UTC))
+        return cluster_view(record) if record is not None else None
+
+    return await _answer(resume, status=202)
+
+
 @app.route("rotations", methods=["GET"])
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
@@ -149,6 +184,25 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  t
         return _json(health_view(bootstrap.policy()))
     except BadSettings as error:
         return _problem(503, "Settings are missing", str(error))
+
+
+@app.route("{*path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+async def answer_anything_else(req: func.HttpRequest) -> func.HttpResponse:
+    """Say that there is nothing at this path, or nothing with this method, and what there is."""
+    path = req.route_params.get("path") or ""
+    template = next((one for one in API if re.fullmatch(re.sub(r"{\w+}", "[^/]+", one), path)), None)
+    if template is not None:
+        return _problem(405, "Method not allowed", f"/api/{template} takes {API[template]}", Allow=API[template])
+    there_is = ", ".join(f"{method} /api/{one}" for one, method in API.items())
+    return _problem(404, "Not found", f"there is nothing at this path; the API has {there_is}")
+
+
+def _cluster_id(req: func.HttpRequest) -> ClusterId:
+    """The cluster that a path names; Malformed if it can't be one."""
+    from shared.clusters import ClusterId
+
+    parts = (req.route_params[name] for name in ("subscription", "resourceGroup", "name"))
+    return ClusterId.parse(str(ClusterId(*parts)))
 
 
 async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callable[[R], Awaitable[None]]) -> None:
@@ -214,8 +268,8 @@ def _json(body: Any, status: int = 200) -> func.HttpResponse:
     return func.HttpResponse(json.dumps(body), status_code=status, mimetype="application/json")
 
 
-def _problem(status: int, title: str, detail: str) -> func.HttpResponse:
+def _problem(status: int, title: str, detail: str, **headers: str) -> func.HttpResponse:
     from shared.views import problem
 
     body = json.dumps(problem(status, title, detail))
-    return func.HttpResponse(body, status_code=status, mimetype="application/problem+json")
+    return func.HttpResponse(body, status_code=status, mimetype="application/problem+json", headers=headers)

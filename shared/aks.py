@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -18,14 +17,13 @@ from azure.mgmt.containerservice.models import ManagedCluster
 from shared.calls import ImpatientRetry, translated
 from shared.clusters import Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
-from shared.errors import Malformed, Unreadable
+from shared.errors import Malformed, Missing, Unreadable
 
 log = logging.getLogger(__name__)
 
+_ARM = "https://management.azure.com/"
 _SUBSCRIPTIONS = "https://management.azure.com/subscriptions?api-version=2022-12-01"
-_ABSENT = frozenset({"ResourceNotFound", "ResourceGroupNotFound", "NotFound"})
-"""Codes of a 404 that say: it does not exist. A subscription that is not found may only be out of sight."""
-_OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
+_SUBSCRIPTION = "https://management.azure.com/subscriptions/{}?api-version=2022-12-01"
 _CONNECT_SECONDS, _READ_SECONDS = 10, 40
 """Of a PUT. Together under the look-again interval: by then a claimed write has arrived or never will."""
 
@@ -33,10 +31,15 @@ _CONNECT_SECONDS, _READ_SECONDS = 10, 40
 class Aks:
     """The managed clusters that the app's identity can see. Errors are those of `shared.errors`."""
 
-    def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
+    def __init__(
+        self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any], *, features: str = ""
+    ) -> None:
+        """`features` are preview features that a write names in its header, with commas between; none by default."""
         self._credential = credential
         self._transport = transport
+        self._features = {"AKSHTTPCustomFeatures": features} if features else {}
         self._clients: dict[str, ContainerServiceClient] = {}
+        self._tenants: dict[str, str | None] = {}
 
     async def get(self, cluster_id: ClusterId) -> Cluster | None:
         """Read a cluster afresh; None if it does not exist. Unreadable if that can't be told."""
@@ -44,10 +47,8 @@ class Aks:
         try:
             with translated():
                 model = await operations.get(cluster_id.group, cluster_id.name)
-        except Unreadable as error:
-            if error.code in _ABSENT:
-                return None
-            raise
+        except Missing:
+            return None
         return Cluster.read(model.as_dict(), model.as_dict(exclude_readonly=True))
 
     async def pages(self, subscription: str) -> AsyncIterator[Sequence[Cluster]]:
@@ -62,7 +63,7 @@ class Aks:
             yield [cluster for cluster in map(_listed, models) if cluster is not None]
 
     async def put(self, cluster: Cluster, change: Change) -> str | None:
-        """Send one change of a cluster that was just read; return the operation's id without waiting for its end.
+        """Send one change of a cluster that was just read; return its operation's address, without waiting for its end.
 
         The body is the cluster's own writable projection with the KMS part changed, the condition its eTag, always:
         without one, Azure would overwrite anything and even bring back a deleted cluster. Never sent twice by us.
@@ -74,33 +75,62 @@ class Aks:
             poller = await self._client(cluster.id.subscription).managed_clusters.begin_create_or_update(
                 cluster.id.group,
                 cluster.id.name,
-                ManagedCluster(asking_for(cluster.document, change.after)),
+                ManagedCluster(asking_for(cluster.document, change.after, change.identity)),
                 etag=change.etag,
                 match_condition=MatchConditions.IfNotModified,
                 polling=False,
                 retry_total=0,
-                cls=_operation_id,
+                headers=dict(self._features),
+                cls=_operation,
                 connection_timeout=_CONNECT_SECONDS,
                 read_timeout=_READ_SECONDS,
             )
             operation = await poller.result()
         return str(operation) if operation else None
 
+    async def failure(self, operation: str) -> tuple[str, str] | None:
+        """Return the code and text with which an operation failed; None if it did not, or nobody can tell any more.
+
+        Source: recorded traffic of the Azure CLI: a status body holds `error` once it failed.
+        """
+        if not operation.startswith(_ARM):
+            return None
+        try:
+            body = await self._fetch(operation)
+        except Unreadable:
+            return None
+        error = body.get("error")
+        if not isinstance(error, dict):
+            return None
+        return str(error.get("code") or "Failed"), str(error.get("message") or "")
+
     async def subscriptions(self) -> list[str]:
         """List the subscriptions that the app's identity can read."""
-        client = self._client("")
         found: list[str] = []
         link: str | None = _SUBSCRIPTIONS
         while link:
-            with translated():
-                response = await client.send_request(HttpRequest("GET", link))
-                response.raise_for_status()
-            body = response.json()
-            found += [
-                parse_subscription(one["subscriptionId"]) for one in body["value"] if one.get("state") != "Disabled"
-            ]
+            body = await self._fetch(link)
+            enabled = [one for one in body["value"] if one.get("state") != "Disabled"]
+            found += [parse_subscription(one["subscriptionId"]) for one in enabled]
             link = body.get("nextLink")
         return found
+
+    async def tenant(self, subscription: str) -> str | None:
+        """Return the tenant of a subscription, which never changes; None where it can't be read."""
+        if subscription not in self._tenants:
+            try:
+                body = await self._fetch(_SUBSCRIPTION.format(subscription))
+            except Unreadable:
+                return None
+            self._tenants[subscription] = body.get("tenantId")
+        return self._tenants[subscription]
+
+    async def _fetch(self, link: str) -> dict[str, Any]:
+        with translated():
+            response = await self._client("").send_request(HttpRequest("GET", link))
+            response.raise_for_status()
+        body: dict[str, Any] = response.json()
+        return body
 
     def _client(self, subscription: str) -> ContainerServiceClient:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
@@ -120,6 +150,6 @@ def _listed(model: ManagedCluster) -> Cluster | None:
         return None
 
 
-def _operation_id(response: PipelineResponse[Any, Any], _body: Any, _headers: Any) -> str | None:
-    match = _OPERATION.search(response.http_response.headers.get("Azure-AsyncOperation") or "")
-    return match[1] if match else None
+def _operation(response: PipelineResponse[Any, Any], _body: Any, _headers: Any) -> str | None:
+    address: str = response.http_response.headers.get("Azure-AsyncOperation") or ""
+    return address if address.startswith(_ARM) else None

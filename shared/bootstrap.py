@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
     from shared.aks import Aks
     from shared.inspector import Inspector
+    from shared.keydata import KeyData
     from shared.keyvault import KeyVault
     from shared.ledger import Ledger
+    from shared.notices import Notices
     from shared.policy import PolicyInForce
     from shared.queues import Queues
     from shared.reconciler import Reconciler
+    from shared.recorder import Recorder
     from shared.settings import Settings
+    from shared.surveyor import Surveyor
     from shared.sweeper import Sweeper
     from shared.views import Views
 
@@ -59,7 +63,7 @@ def reconciler() -> Reconciler:
     """Looks at one cluster."""
     from shared.reconciler import Reconciler
 
-    return Reconciler(policy(), aks(), ledger(), queues(), settings().look_again)
+    return Reconciler(policy(), aks(), surveyor(), ledger(), recorder(), queues(), settings().look_again)
 
 
 @cache
@@ -67,7 +71,7 @@ def inspector() -> Inspector:
     """Looks at one key."""
     from shared.inspector import Inspector
 
-    return Inspector(aks(), keyvault(), ledger(), queues(), settings().subscriptions)
+    return Inspector(aks(), keyvault(), keydata(), ledger(), recorder(), queues(), settings().subscriptions)
 
 
 @cache
@@ -75,7 +79,7 @@ def sweeper() -> Sweeper:
     """Passes over the fleet."""
     from shared.sweeper import Sweeper
 
-    return Sweeper(policy(), aks(), ledger(), queues(), settings().subscriptions)
+    return Sweeper(policy(), aks(), ledger(), recorder(), queues(), settings().subscriptions)
 
 
 @cache
@@ -91,7 +95,7 @@ def aks() -> Aks:
     """Managed clusters."""
     from shared.aks import Aks
 
-    return Aks(_credential(), _transport())
+    return Aks(_credential(), _transport(), features=settings().custom_features)
 
 
 @cache
@@ -103,6 +107,24 @@ def keyvault() -> KeyVault:
 
 
 @cache
+def keydata() -> KeyData:
+    """Asks vaults that let the app in."""
+    from shared.keydata import KeyData
+    from shared.vaultdoor import VaultDoor
+
+    return KeyData(VaultDoor(_credential(), _transport()), ledger())
+
+
+@cache
+def surveyor() -> Surveyor:
+    """Looks at vaults, keys and roles for the clusters that share them."""
+    from shared.access import Roles
+    from shared.surveyor import Surveyor
+
+    return Surveyor(aks(), keyvault(), keydata(), Roles(_credential(), _transport()))
+
+
+@cache
 def ledger() -> Ledger:
     """The tables. Their client retries broken connections, never a status: Retry-After would be slept through."""
     from azure.data.tables.aio import TableServiceClient
@@ -111,6 +133,28 @@ def ledger() -> Ledger:
 
     service = TableServiceClient(settings().tables, credential=_credential(), retry_status=0)
     return Ledger(_opened(service))
+
+
+@cache
+def recorder() -> Recorder:
+    """Writes what a look found, and tells of it."""
+    from shared.recorder import Recorder
+
+    return Recorder(ledger(), notices())
+
+
+@cache
+def notices() -> Notices | None:
+    """The topic for outcomes, if one is configured. One that is out of reach must not keep a look waiting."""
+    topic = settings().notices_topic
+    if topic is None:
+        return None
+    from azure.eventgrid.aio import EventGridPublisherClient
+
+    from shared.notices import Notices
+
+    client = EventGridPublisherClient(topic, _credential(), retry_total=0, connection_timeout=5, read_timeout=10)
+    return Notices(_opened(client))
 
 
 @cache
@@ -128,10 +172,8 @@ async def close() -> None:
     """Close every connection that was opened. The next call builds anew."""
     while _open:
         await _open.pop().close()
-    for built in (settings, policy, reconciler, inspector, sweeper, views, aks, keyvault, ledger, queues):
+    for built in _BUILT:
         built.cache_clear()
-    _credential.cache_clear()
-    _transport.cache_clear()
 
 
 @cache
@@ -144,12 +186,19 @@ def _credential() -> AsyncTokenCredential:
 
 @cache
 def _transport() -> AsyncHttpTransport[Any, Any]:
-    """One pool of connections for all ARM clients."""
+    """One pool of connections for all ARM clients. The SDKs' own patience, 300 s, is longer than a function may run."""
     from azure.core.pipeline.transport import AioHttpTransport
 
-    return _opened(AioHttpTransport())
+    return _opened(AioHttpTransport(connection_timeout=10, read_timeout=60))
 
 
 def _opened[T](closable: T) -> T:
     _open.append(closable)
     return closable
+
+
+_BUILT = (
+    *(settings, policy, reconciler, inspector, sweeper, views),
+    *(aks, keyvault, keydata, surveyor, ledger, recorder, notices, queues),
+    *(_credential, _transport),
+)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from shared.aks import Aks
 from shared.errors import Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest
-from shared.keys import KeyVersion, VaultId
+from shared.keydata import KeyData
+from shared.keys import Key, KeyVersion, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
+from shared.prerequisites import risk_of
 from shared.queues import Queues
+from shared.reasons import Reason
+from shared.recorder import Recorder
 from shared.records import Activity, KnownKey, Rotation, detected
 
 log = logging.getLogger(__name__)
@@ -29,7 +33,9 @@ class Inspector:
 
     aks: Aks
     keyvault: KeyVault
+    keydata: KeyData
     ledger: Ledger
+    recorder: Recorder
     queues: Queues
     subscriptions: tuple[str, ...]
 
@@ -41,11 +47,12 @@ class Inspector:
         known = await self.ledger.key(request.key)
         try:
             await self._log_versions(known, request, now)
+            await self._look_at_key(request, now)
+            return await self._fan_out(request, now)
         except Throttled as error:
             log.info("%s: Azure asks to come back in %s", request.key, error.retry_after)
             await self.queues.ask_for_key(request, after=error.retry_after)
             return ()
-        return await self._fan_out(request, now)
 
     async def give_up(self, request: KeyRequest, *, now: datetime) -> None:
         """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell."""
@@ -92,6 +99,33 @@ class Inspector:
             await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
             return None
 
+    async def _look_at_key(self, request: KeyRequest, now: datetime) -> None:
+        """Look at the key besides its versions: what keeps its users from it, and when it rotates by itself."""
+        known = await self.ledger.key(request.key)
+        if known.vault_id is None:
+            return
+        try:
+            key = await self.keyvault.key(known.vault_id, request.key.name)
+        except Unreadable:
+            return
+        policy = await self.keydata.rotation_policy(request.key, now=now) or known.rotation_policy
+        risk = await self._risk(request, key, now)
+        changes = known.risk_changes + (risk != known.risk)
+        seen = replace(known, risk=risk, risk_changes=changes, rotation_policy=policy)
+        if seen == known:
+            return
+        if seen.risk != known.risk:
+            users = [user async for user in self.ledger.key_users(request.key)]
+            if not await self.recorder.tell_of_risk(seen, len(users)):
+                seen = replace(seen, risk=known.risk, risk_changes=known.risk_changes)
+        await self.ledger.remember_key_state(seen)
+
+    async def _risk(self, request: KeyRequest, key: Key | None, now: datetime) -> Reason | None:
+        risk = risk_of(key, now)
+        if risk is Reason.KEY_MISSING and await self.keydata.is_deleted(request.key, now=now):
+            return Reason.KEY_DELETED
+        return risk
+
     async def _fan_out(self, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         """Tell every user of the key of each version that was not told yet; a crash half-way is continued here."""
         told = tuple(one for one in (await self.ledger.key(request.key)).rotations if one.fanned_out_at is None)
@@ -100,6 +134,8 @@ class Inspector:
         async for cluster_id in self.ledger.key_users(request.key):
             await self.queues.ask_for_cluster(ClusterRequest(cluster_id, asked_by=f"key:{request.key}"))
         for rotation in told:
+            if not await self.recorder.tell_of_rotation(rotation):
+                continue
             await self.ledger.fanned_out(rotation, now)
             log.info("%s: version %s was detected by %s", request.key, rotation.version.version, rotation.how)
         return told

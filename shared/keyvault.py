@@ -7,16 +7,18 @@ import logging
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.keyvault.aio import KeyVaultManagementClient
-from azure.mgmt.keyvault.models import Key
+from azure.mgmt.keyvault.models import AccessPolicyEntry, KeyProperties, VaultProperties
+from azure.mgmt.keyvault.models import Key as KeyModel
 
 from shared.calls import ImpatientRetry, translated
-from shared.errors import Unreadable
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.errors import Missing, Unreadable
+from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,33 @@ class KeyVault:
                     return VaultId.parse(found.id)
         return None
 
+    async def vault(self, vault: VaultId) -> Vault | None:
+        """Read a vault; None if it does not exist. Unreadable if that can't be told."""
+        try:
+            with translated():
+                found = await self._client(vault.subscription).vaults.get(vault.group, vault.name)
+        except Missing:
+            return None
+        return _vault(vault, found.properties)
+
+    async def is_deleted(self, vault: VaultId) -> bool:
+        """Return whether a vault of this name is soft-deleted in its subscription; False where that can't be read."""
+        try:
+            with translated():
+                deleted = [row async for row in self._client(vault.subscription).vaults.list_deleted()]
+        except Unreadable:
+            return False
+        return any((row.name or "").lower() == vault.name for row in deleted)
+
+    async def key(self, vault: VaultId, name: str) -> Key | None:
+        """Read a key with its current version's attributes; None if it does not exist."""
+        try:
+            with translated():
+                found = await self._client(vault.subscription).keys.get(vault.group, vault.name, name)
+        except Missing:
+            return None
+        return _key(KeyId(vault.name, name.lower()), found.properties)
+
     async def unknown_versions(self, vault: VaultId, key: KeyId, known: AbstractSet[str]) -> tuple[KeyVersion, ...]:
         """Read the versions of a key that are not known yet, in no order.
 
@@ -78,11 +107,58 @@ class KeyVault:
         return self._clients[subscription]
 
 
-def _version_name(row: Key) -> str:
+def _vault(vault: VaultId, properties: VaultProperties) -> Vault:
+    policies = properties.access_policies or []
+    return Vault(
+        vault,
+        uri=properties.vault_uri or "",
+        tenant=properties.tenant_id,
+        network=_network(properties),
+        rbac=properties.enable_rbac_authorization is True,
+        purge_protection=properties.enable_purge_protection is True,
+        policies={policy.object_id: _permissions(policy) for policy in policies if not policy.application_id},
+    )
+
+
+def _permissions(policy: AccessPolicyEntry) -> frozenset[str]:
+    return frozenset(_word(permission) for permission in policy.permissions.keys_property or [])
+
+
+def _network(properties: VaultProperties) -> VaultNetwork:
+    """Read the firewall. `Disabled` keeps the bypass for trusted services, a perimeter overrides it.
+
+    Source: Key Vault docs, network-security.
+    """
+    public = _word(properties.public_network_access or "Enabled")
+    rules = properties.network_acls
+    if public == "securedbyperimeter":
+        return VaultNetwork.PERIMETER
+    denied = rules is not None and _word(rules.default_action or "Allow") == "deny"
+    if public == "enabled" and not denied:
+        return VaultNetwork.OPEN
+    if public == "enabled" and rules is not None and (rules.ip_rules or rules.virtual_network_rules):
+        return VaultNetwork.SELECTED
+    bypass = rules is None or _word(rules.bypass or "AzureServices") == "azureservices"
+    return VaultNetwork.TRUSTED if bypass else VaultNetwork.CLOSED
+
+
+def _key(key: KeyId, properties: KeyProperties) -> Key:
+    attributes = properties.attributes
+    return Key(
+        key,
+        kind=_word(properties.kty or ""),
+        operations=frozenset(_word(operation) for operation in properties.key_ops or []),
+        enabled=attributes is None or attributes.enabled is not False,
+        not_before=_moment(attributes.not_before) if attributes else None,
+        expires=_moment(attributes.expires) if attributes else None,
+    )
+
+
+def _version_name(row: KeyModel) -> str:
     return str(row.id).rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def _version(name: str, key: Key) -> KeyVersion:
+def _version(name: str, key: KeyModel) -> KeyVersion:
     attributes = key.properties.attributes
     if attributes is None:
         return KeyVersion(name)
@@ -93,6 +169,11 @@ def _version(name: str, key: Key) -> KeyVersion:
         not_before=_moment(attributes.not_before),
         expires=_moment(attributes.expires),
     )
+
+
+def _word(value: str | Enum) -> str:
+    """A word of the service in lower case. The SDK gives it as an enum, or as text where it is newer than the SDK."""
+    return str(value.value if isinstance(value, Enum) else value).lower()
 
 
 def _moment(seconds: int | None) -> datetime | None:

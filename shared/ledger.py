@@ -24,10 +24,11 @@ from pydantic import TypeAdapter
 
 from shared.calls import translated
 from shared.clusters import ClusterId, Encryption
-from shared.decisions import OPERATION_DEADLINE, Action, Change, Fix, Reason, Refusal, Waiting
+from shared.decisions import OPERATION_DEADLINE, Change, Refusal, Waiting
 from shared.errors import EnforcerError, LostRace, Malformed
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Limits, Mode
+from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, KnownKey, Record, Rotation, Run, Settlement, Shard
 
 TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
@@ -40,6 +41,7 @@ _ATTEMPTS = 8
 _EPOCH_END = 9_999_999_999_999
 _SLOTS = "limits"
 _KEY_ROW = "k"
+_REFUSED_ROW = "refused"
 
 Row = Mapping[str, Any]
 Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
@@ -51,6 +53,7 @@ _CLAIM = TypeAdapter(Claim)
 _ENCRYPTION = TypeAdapter(Encryption)
 _FIX = TypeAdapter(Fix)
 _REFUSAL = TypeAdapter(Refusal)
+_ROTATION_POLICY = TypeAdapter(RotationPolicy)
 
 
 class TooLarge(EnforcerError):
@@ -158,6 +161,7 @@ class Ledger:
         """End a claim: keep what was written with before and after, give back its slots, then clear it.
 
         In this order, so that a crash in between is settled again by the next look. LostRace if another look was first.
+        A write that Azure took and somebody undid before it was seen in effect counts as enforced, and so as set back.
         """
         claim = record.claim
         if claim is None:
@@ -167,7 +171,9 @@ class Ledger:
             said |= {"code": refusal.code, "text": refusal.text}
         await self.note(_write_activity(record.cluster_id, claim, ended=said))
         await self._release_slots(claim.intent)
-        return await self.write(replace(record, claim=None, refusal=refusal))
+        taken = what is Settlement.DONE or (what is Settlement.WITHDRAWN and claim.accepted_at is not None)
+        enforced_at = now if taken and claim.change.identity is None else record.enforced_at
+        return await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
 
     async def _free_slots(
         self, cluster_id: ClusterId, limits: Limits, in_flight: InFlight, now: datetime
@@ -245,14 +251,20 @@ class Ledger:
 
     async def key(self, key: KeyId) -> KnownKey:
         """Read what is known of a key and its versions."""
-        vault_id: VaultId | None = None
-        rotations: list[Rotation] = []
-        async for row in self._query("rotations", "PartitionKey eq @p", p=_key_partition(key)):
-            if row["RowKey"] == _KEY_ROW:
-                vault_id = VaultId.parse(row["vaultId"])
-            else:
-                rotations.append(_rotation(row))
-        return KnownKey(key, vault_id, tuple(rotations))
+        rows = [row async for row in self._query("rotations", "PartitionKey eq @p", p=_key_partition(key))]
+        head = next((row for row in rows if row["RowKey"] == _KEY_ROW), None)
+        rotations = tuple(_rotation(row) for row in rows if row["RowKey"] != _KEY_ROW)
+        if head is None:
+            return KnownKey(key, rotations=rotations)
+        risk, policy = head.get("risk"), head.get("rotationPolicy")
+        return KnownKey(
+            key,
+            VaultId.parse(head["vaultId"]),
+            rotations,
+            risk=Reason(risk) if risk else None,
+            risk_changes=head.get("riskChanges", 0),
+            rotation_policy=_value(_ROTATION_POLICY, policy or None),
+        )
 
     async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
         """Log versions of keys, each once: a row that is there already stays as it is."""
@@ -265,6 +277,29 @@ class Ledger:
         row = {"PartitionKey": _key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
         with translated(writing=True), suppress(ResourceExistsError):
             await self._tables["rotations"].create_entity(row)
+
+    async def remember_key_state(self, known: KnownKey) -> None:
+        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it."""
+        row = {
+            "PartitionKey": _key_partition(known.key),
+            "RowKey": _KEY_ROW,
+            "risk": known.risk or "",
+            "riskChanges": known.risk_changes,
+            "rotationPolicy": _json(_ROTATION_POLICY, known.rotation_policy) or "",
+        }
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+
+    async def refused_at(self, vault: str) -> datetime | None:
+        """Return when a vault last refused to let the app in; None if it never did."""
+        row = await self._get("rotations", _vault_partition(vault), _REFUSED_ROW)
+        return row["at"] if row is not None else None
+
+    async def remember_refusal(self, vault: str, code: str, now: datetime) -> None:
+        """Remember that a vault does not let the app in."""
+        row = {"PartitionKey": _vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(_guarded(row), mode=UpdateMode.REPLACE)
 
     async def fanned_out(self, rotation: Rotation, now: datetime) -> None:
         """Remember that every user of the key was told of this version."""
@@ -294,6 +329,11 @@ class Ledger:
         with translated(writing=True):
             await self._tables["activity"].upsert_entity(_guarded(row), mode=UpdateMode.MERGE)
 
+    async def activity_page(self, subject: ClusterId | KeyId, *, top: int, after: str | None) -> Page[Row]:
+        """Read one page of what happened to a cluster or a key, the newest first."""
+        names = {"p": _subject_partition(subject)}
+        return await self._page("activity", "PartitionKey eq @p", names, top=top, after=after)
+
     async def start_run(self, run: Run) -> None:
         """Remember a run and how many shards it has. Started again, it stays as it is."""
         row = {
@@ -303,6 +343,7 @@ class Ledger:
             "startedAt": run.started_at,
             "mode": run.mode or "",
             "shards": run.shards,
+            "scope": json.dumps(run.scope),
         }
         with translated(writing=True), suppress(ResourceExistsError):
             await self._tables["runs"].create_entity(_guarded(row))
@@ -327,9 +368,8 @@ class Ledger:
         head = next((row for row in rows if row["RowKey"] == "run"), None)
         if head is None:
             return None
-        run = Run(
-            run_id, head["askedBy"], head["startedAt"], Mode(head["mode"]) if head["mode"] else None, head["shards"]
-        )
+        mode, scope = Mode(head["mode"]) if head["mode"] else None, json.loads(head.get("scope", "{}"))
+        run = Run(run_id, head["askedBy"], head["startedAt"], mode, head["shards"], scope)
         return run, tuple(_shard(row) for row in rows if row["RowKey"] != "run")
 
     # rows
@@ -415,6 +455,10 @@ def _key_partition(key: KeyId) -> str:
     return f"{key.vault}|{key.name}"
 
 
+def _vault_partition(vault: str) -> str:
+    return f"{vault}|"
+
+
 def _slot_row(scope: str, number: int) -> str:
     return f"{scope}|{number:03d}"
 
@@ -464,6 +508,10 @@ def _row(record: Record) -> dict[str, Any]:
             "token": waiting.token if waiting else None,
             "setBy": waiting.set_by if waiting else None,
             "refusal": _json(_REFUSAL, record.refusal),
+            "enforcedAt": record.enforced_at,
+            "setBack": ",".join(moment.isoformat() for moment in record.set_back) or None,
+            "announced": record.announced,
+            "enforcedTold": record.enforced_told,
             "closedAt": record.closed_at,
         }
     )
@@ -490,6 +538,10 @@ def _record(row: Row) -> Record:
         claim=_value(_CLAIM, row.get("claim")),
         waiting=_waiting(row),
         refusal=_value(_REFUSAL, row.get("refusal")),
+        enforced_at=row.get("enforcedAt"),
+        set_back=tuple(map(datetime.fromisoformat, filter(None, row.get("setBack", "").split(",")))),
+        announced=row.get("announced"),
+        enforced_told=row.get("enforcedTold"),
         closed_at=row.get("closedAt"),
     )
 
@@ -515,9 +567,11 @@ def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, 
         "before": _json(_ENCRYPTION, claim.change.before),
         "after": _json(_ENCRYPTION, claim.change.after),
         "etag": claim.change.etag,
+        "identityBefore": claim.change.identity_before,
+        "identity": claim.change.identity,
         "resourceUID": claim.resource_uid,
         "acceptedAt": claim.accepted_at,
-        "operation": claim.operation,
+        "operation": claim.operation_id,
         **ended,
     }
     return Activity(cluster_id, claim.intent, claim.claimed_at, "write", said)

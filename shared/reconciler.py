@@ -23,27 +23,32 @@ from uuid import uuid4
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
 from shared.decisions import (
-    Action,
-    Change,
     Decision,
     Facts,
-    Reason,
     Refusal,
     Waiting,
     decide,
-    fix,
+    is_propagating,
+    reason_of,
+    vault_of,
     within_deadline,
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
 from shared.ledger import Ledger
-from shared.policy import Mode, PolicyInForce
+from shared.policy import Assignment, Mode, PolicyInForce
+from shared.prerequisites import Prerequisites
 from shared.queues import LONGEST_DELAY, Queues
-from shared.records import Claim, Record, Settlement, is_pending, is_stale, is_to_be_sent, settlement
+from shared.reasons import Action, Reason, Subject, fix
+from shared.recorder import Recorder
+from shared.records import Activity, Claim, Record, Settlement, is_pending, is_stale, is_to_be_sent, settlement
+from shared.surveyor import Surveyor
 
 log = logging.getLogger(__name__)
 
 _RACES = 5
+_PROPAGATION_STEPS = 5
+"""A grant is waited for in longer steps: each of them costs Azure a write that it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,9 @@ class Reconciler:
 
     policy: PolicyInForce
     aks: Aks
+    surveyor: Surveyor
     ledger: Ledger
+    recorder: Recorder
     queues: Queues
     look_again: timedelta
 
@@ -72,6 +79,16 @@ class Reconciler:
         """Record that a message failed too often. The sweep starts the cluster afresh."""
         record = await self.ledger.cluster(request.cluster) or Record(request.cluster)
         await self._report(Reason.POISONED, record, request, now=now)
+
+    async def resume(self, cluster_id: ClusterId, *, asked_by: str, now: datetime) -> Record | None:
+        """Let a contested cluster be written again, and look at it; None if it is not known."""
+        record = await self.ledger.cluster(cluster_id)
+        if record is None:
+            return None
+        resumed = await self.ledger.write(replace(record, set_back=(), enforced_at=None, refusal=None))
+        await self.ledger.note(Activity(cluster_id, uuid4().hex, now, "resumed", {"askedBy": asked_by}))
+        await self.queues.ask_for_cluster(ClusterRequest(cluster_id, asked_by))
+        return resumed
 
     async def _look(self, request: ClusterRequest, now: datetime) -> Record | None:
         record = await self.ledger.cluster(request.cluster)
@@ -99,8 +116,8 @@ class Reconciler:
         """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew."""
         claim = record.claim
         what = settlement(claim, cluster, now=now, patience=self.look_again) if claim is not None else None
-        if what is not None:
-            refusal = _refusal_after(record, cluster, what, now)
+        if claim is not None and what is not None:
+            refusal = await self._refusal_after(record, cluster, claim, what, now)
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
             log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
@@ -113,23 +130,53 @@ class Reconciler:
         seen = record.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
             return await self._wait(Reason.UPDATING, record, seen, request, now=now, after=self.look_again)
-        decision = decide(Facts(cluster, record.waiting, record.refusal), assignment, now)
+        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+        decision = decide(facts, assignment, now)
+        if decision.action is Action.LOOK_CLOSER:
+            try:
+                facts = replace(facts, prerequisites=await self._survey(cluster, assignment, now))
+            except Throttled as error:
+                return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
+            decision = decide(facts, assignment, now)
         if decision.action is Action.WAIT:
             return await self._wait(decision.reason, record, seen, request, now=now, after=self.look_again)
-        if decision.change is not None and decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
-            throttled = _throttled_for(record, now)
-            if throttled:
-                return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=throttled)
-            return await self._write(cluster, decision.change, record, seen, request, now=now)
+        if decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
+            held_back = _held_back(record, now)
+            if record.waiting is not None and held_back:
+                return await self._wait(record.waiting.reason, record, seen, request, now=now, after=held_back)
+            young = is_propagating(facts.prerequisites, now)
+            return await self._write(cluster, decision, record, seen, request, young_grant=young, now=now)
         looked = record.after_looking(cluster, assignment, decision, now=now)
-        return await self.ledger.record(record, looked, asked_by=request.asked_by, now=now)
+        return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
+
+    async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
+        """Look at what the target needs. A system-assigned identity is not asked about: it will be another one."""
+        target, vault = assignment.target, vault_of(cluster, assignment)
+        if target is None or target.key is None or vault is None:
+            raise AssertionError("only a target with a vault and a key is surveyed")
+        principal = cluster.identity.principal if cluster.identity.resource_id else None
+        return await self.surveyor.survey(
+            vault, target.key, principal=principal, subscription=cluster.id.subscription, now=now
+        )
 
     async def _write(
-        self, cluster: Cluster, change: Change, record: Record, seen: Record, request: ClusterRequest, *, now: datetime
+        self,
+        cluster: Cluster,
+        decision: Decision,
+        record: Record,
+        seen: Record,
+        request: ClusterRequest,
+        *,
+        young_grant: bool,
+        now: datetime,
     ) -> Record:
         """Claim, send for the look that will settle it, then write. Without a claim there is no PUT."""
+        change = decision.change
+        if change is None:
+            raise AssertionError("a write names its change")
         claim = Claim(uuid4().hex, change, request.asked_by, cluster.resource_uid, claimed_at=now)
-        updating = seen.after_deciding(Decision(Action.WAIT, (Reason.UPDATING,), change), now=now)
+        seen = replace(seen, set_back=record.set_back_by(now))
+        updating = seen.after_deciding(Decision(Action.WAIT, (Reason.UPDATING, *decision.reasons[1:]), change), now=now)
         waiting = _waiting(None, Reason.UPDATING, request, now=now, until=now + self.look_again)
         claimed = await self.ledger.claim(
             updating, claim, waiting, limits=self.policy.limits, in_flight=self._is_in_flight
@@ -137,7 +184,9 @@ class Reconciler:
         if claimed is None:
             return await self._wait(Reason.LIMIT_REACHED, record, seen, request, now=now, after=self.look_again)
         await self._send_for(waiting, request, now=now)
-        return await self._put(cluster, claimed, claim, request, earlier=record.waiting, now=now)
+        return await self._put(
+            cluster, claimed, claim, request, earlier=record.waiting, young_grant=young_grant, now=now
+        )
 
     async def _put(
         self,
@@ -147,6 +196,7 @@ class Reconciler:
         request: ClusterRequest,
         *,
         earlier: Waiting | None,
+        young_grant: bool,
         now: datetime,
     ) -> Record:
         """Send the claimed write. What gets no clear answer stays claimed: the look that was sent for settles it.
@@ -160,9 +210,13 @@ class Reconciler:
             record = replace(settled, waiting=earlier)
             return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
         except Refused as error:
-            refusal = _refusal(Reason.BLOCKED, error, record, claim.change.etag, now)
+            if young_grant and reason_of(error) is Reason.ACCESS_REFUSED:
+                settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
+                record, after = replace(settled, waiting=earlier), self.look_again * _PROPAGATION_STEPS
+                return await self._wait(Reason.PROPAGATING, record, record, request, now=now, after=after)
+            refusal = _refusal(reason_of(error), error, record, claim.change.etag, now)
             record = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
-            return await self._report(Reason.BLOCKED, record, request, now=now, detail=str(error))
+            return await self._report(refusal.reason, record, request, now=now, detail=str(error))
         except (Conflict, Unavailable) as error:
             log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
             return record
@@ -170,6 +224,21 @@ class Reconciler:
         with suppress(LostRace):  # another look saw the update arrive; the claim is settled all the same
             return await self.ledger.accept(record, operation, now=now)
         return record
+
+    async def _refusal_after(
+        self, record: Record, cluster: Cluster, claim: Claim, what: Settlement, now: datetime
+    ) -> Refusal | None:
+        """What a settled claim leaves behind: why its operation failed, or since when writes have been in vain."""
+        if cluster.etag is None:
+            return None
+        if what is Settlement.FAILED:
+            failure = await self.aks.failure(claim.operation) if claim.operation else None
+            code, text = failure or (cluster.provisioning_state, "Azure gives no reason")
+            return _refusal(Reason.FAILED, Refused(code, text), record, cluster.etag, now)
+        if what is Settlement.WITHDRAWN:
+            arrived = Conflict("Withdrawn", "the update did not arrive")
+            return _refusal(Reason.CONFLICT, arrived, record, cluster.etag, now)
+        return None
 
     async def _missing(self, record: Record, request: ClusterRequest, *, now: datetime) -> Record | None:
         """A cluster that Azure does not show: known before, so it is gone; just written, so it may still come."""
@@ -181,15 +250,17 @@ class Reconciler:
             record = await self.ledger.settle(record, Settlement.GONE, now=now)
         gone = record.after_deciding(Decision(Action.NOTHING, (Reason.GONE,)), now=now)
         gone = replace(gone, closed_at=record.closed_at or now)
-        return await self.ledger.record(record, gone, asked_by=request.asked_by, now=now)
+        return await self.recorder.record(record, gone, asked_by=request.asked_by, now=now)
 
     async def _report(
         self, reason: Reason, record: Record, request: ClusterRequest, *, now: datetime, detail: str | None = None
     ) -> Record:
         """Report something that is known without the cluster's document."""
         decision = Decision(Action.REPORT, (reason,), record.change)
-        decided = replace(record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, record.cluster_id))
-        return await self.ledger.record(record, decided, asked_by=request.asked_by, now=now)
+        decided = replace(
+            record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, Subject(record.cluster_id))
+        )
+        return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
 
     async def _wait(
         self, reason: Reason, record: Record, seen: Record, request: ClusterRequest, *, now: datetime, after: timedelta
@@ -202,15 +273,15 @@ class Reconciler:
         decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), waiting, now)
         decided = seen.after_deciding(decision, now=now)
         if decision.action is not Action.WAIT:
-            decided = replace(decided, fix=fix(decision.reason, record.cluster_id))
-            return await self.ledger.record(record, decided, asked_by=request.asked_by, now=now)
+            decided = replace(decided, fix=fix(decision.reason, Subject(record.cluster_id)))
+            return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
         if record.waiting is not None and _joins(record, reason, request, now):
             joined = replace(record.waiting, reason=reason, since=waiting.since)
-            return await self.ledger.record(
+            return await self.recorder.record(
                 record, replace(decided, waiting=joined), asked_by=request.asked_by, now=now
             )
         waits = replace(decided, waiting=waiting)
-        written = await self.ledger.record(record, waits, asked_by=request.asked_by, now=now)
+        written = await self.recorder.record(record, waits, asked_by=request.asked_by, now=now)
         await self._send_for(waiting, request, now=now)
         return written
 
@@ -233,19 +304,19 @@ def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> b
     return record.closed_at is not None and request.since is not None and request.since > record.closed_at
 
 
-def _throttled_for(record: Record, now: datetime) -> timedelta:
-    """How long Azure still wants no write of this cluster."""
+def _held_back(record: Record, now: datetime) -> timedelta:
+    """How long Azure still wants no write of this cluster, whoever asks for one."""
     waiting = record.waiting
-    if waiting is None or waiting.reason is not Reason.THROTTLED:
+    if waiting is None or waiting.reason not in {Reason.THROTTLED, Reason.PROPAGATING}:
         return timedelta()
     return max(waiting.look_again_at - now, timedelta())
 
 
 def _joins(record: Record, reason: Reason, request: ClusterRequest, now: datetime) -> bool:
-    """Return whether a wait joins the chain that is there. A throttled look must not come back earlier than asked."""
+    """Return whether a wait joins the chain that is there. A write that Azure puts off must not come back earlier."""
     if request.token is not None or not is_pending(record, now):
         return False
-    return reason is not Reason.THROTTLED or record.reasons[:1] == (Reason.THROTTLED,)
+    return reason not in {Reason.THROTTLED, Reason.PROPAGATING} or record.reasons[:1] == (reason,)
 
 
 def _waiting(
@@ -255,13 +326,6 @@ def _waiting(
     begun = min(request.since or now, now) if reason is Reason.NOT_VISIBLE else now
     since = earlier.since if earlier is not None and earlier.reason is reason else begun
     return Waiting(reason, since, until, token=uuid4().hex, set_by=request.id)
-
-
-def _refusal_after(record: Record, cluster: Cluster, what: Settlement, now: datetime) -> Refusal | None:
-    """What a withdrawn claim leaves behind: since when writes at this very state have been in vain."""
-    if what is not Settlement.WITHDRAWN or cluster.etag is None:
-        return None
-    return _refusal(Reason.CONFLICT, Conflict("Withdrawn", "the update did not arrive"), record, cluster.etag, now)
 
 
 def _refusal(reason: Reason, error: ServiceError, record: Record, etag: str, now: datetime) -> Refusal:

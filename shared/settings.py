@@ -30,6 +30,8 @@ class Settings:
     subscriptions: tuple[str, ...]
     policy_file: Path
     look_again: timedelta
+    custom_features: str
+    notices_topic: str | None
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -42,6 +44,8 @@ class Settings:
             subscriptions=_subscriptions(environment, faults),
             policy_file=Path(environment.get("POLICY_FILE") or "kms-policy.yaml"),
             look_again=_seconds(environment, "LOOK_AGAIN_SECONDS", 60, faults),
+            custom_features=environment.get("AKS_CUSTOM_FEATURES", ""),
+            notices_topic=_topic(environment, faults),
         )
         if faults:
             raise BadSettings("; ".join(faults))
@@ -52,6 +56,13 @@ def _uri(environment: Mapping[str, str], name: str, faults: list[str]) -> str:
     value = environment.get(name, "")
     if not value.startswith("https://"):
         faults.append(f"{name} must be the https:// address of the storage service")
+    return value
+
+
+def _topic(environment: Mapping[str, str], faults: list[str]) -> str | None:
+    value = environment.get("NOTICES_TOPIC") or None
+    if value is not None and not value.startswith("https://"):
+        faults.append("NOTICES_TOPIC must be the https:// endpoint of an Event Grid topic")
     return value
 
 

@@ -18,18 +18,22 @@ from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.decisions import Action, Decision, Facts, Reason, decide
+from shared.decisions import Decision, Facts, decide, vault_of
 from shared.errors import LostRace, Malformed, Throttled, Unreadable
-from shared.events import ClusterRequest, KeyRequest, ShardRequest
+from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
+from shared.reasons import Action, Reason
+from shared.recorder import Recorder
 from shared.records import Record, Run, Shard, is_overdue, is_pending
 
 log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 16
+
+EVERYTHING = Scope()
 
 
 class Need(StrEnum):
@@ -59,25 +63,28 @@ class Sweeper:
     policy: PolicyInForce
     aks: Aks
     ledger: Ledger
+    recorder: Recorder
     queues: Queues
     subscriptions: tuple[str, ...]
 
     async def start(
-        self, run_id: str, *, asked_by: str, now: datetime, only: tuple[str, ...] = (), mode: Mode | None = None
+        self, run_id: str, *, asked_by: str, now: datetime, scope: Scope = EVERYTHING, mode: Mode | None = None
     ) -> Run:
-        """Start a run: one message a subscription. `only` narrows it, `mode` lowers what the policy allows.
+        """Start a run: one message a subscription. `scope` narrows it, `mode` lowers what the policy allows.
 
         Malformed if it names a subscription that is not swept: a run that silently leaves one out proves nothing.
         """
-        scope = self.subscriptions or tuple(await self.aks.subscriptions())
-        strangers = sorted(set(only) - set(scope))
+        swept = self.subscriptions or tuple(await self.aks.subscriptions())
+        strangers = sorted(scope.named_subscriptions - set(swept))
         if strangers:
             raise Malformed(f"subscription {strangers[0]} is not one that this app sweeps: see SUBSCRIPTIONS")
-        shards = [subscription for subscription in scope if not only or subscription in only]
-        run = Run(run_id, asked_by, now, mode, len(shards))
+        shards = [subscription for subscription in swept if scope.touches(subscription)]
+        if not shards and scope != EVERYTHING:
+            raise Malformed("no subscription is in this scope: a cluster must lie in one that the scope names")
+        run = Run(run_id, asked_by, now, mode, len(shards), scope.view())
         await self.ledger.start_run(run)
         for subscription in shards:
-            await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode))
+            await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode, scope))
         return run
 
     async def sweep(self, request: ShardRequest, *, now: datetime) -> Shard | None:
@@ -105,10 +112,10 @@ class Sweeper:
     async def _sweep(self, request: ShardRequest, tally: _Tally, now: datetime) -> None:
         records = await self.ledger.clusters(request.subscription)
         async for page in self.aks.pages(request.subscription):
-            await self._sweep_page(page, records, request, tally, now)
-        for record in records.values():
-            if record.cluster_id not in tally.seen and record.closed_at is None and not is_pending(record, now):
-                await self._enqueue(record.cluster_id, request, tally)
+            meant = [cluster for cluster in page if request.scope.holds(cluster.id)]
+            await self._sweep_page(meant, records, request, tally, now)
+        for cluster_id in self._absent(records, request.scope, tally, now):
+            await self._enqueue(cluster_id, request, tally)
         for key, vault in tally.keys.items():
             await self._mend_users(key, tally.users[key], now)
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault))
@@ -137,10 +144,12 @@ class Sweeper:
         self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime
     ) -> None:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
-        decision = decide(Facts(cluster, record.waiting, record.refusal), assignment, now)
+        decision = decide(
+            Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now)), assignment, now
+        )
         tally.seen.add(cluster.id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
-        self._remember_key(cluster, tally)
+        self._remember_key(cluster, vault_of(cluster, assignment), tally)
         if _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
             return
@@ -148,9 +157,15 @@ class Sweeper:
             return
         looked = record.after_looking(cluster, assignment, decision, now=now)
         try:
-            await self.ledger.record(record, looked, asked_by=request.asked_by, now=now)
+            await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
         except LostRace:
             log.info("%s: somebody else has just looked at it", cluster.id)
+
+    def _absent(self, records: dict[ClusterId, Record], scope: Scope, tally: _Tally, now: datetime) -> list[ClusterId]:
+        """Return the clusters that are known and meant, but were not listed."""
+        unseen = [record for record in records.values() if record.cluster_id not in tally.seen]
+        open_ones = [one for one in unseen if one.closed_at is None and not is_pending(one, now)]
+        return [one.cluster_id for one in open_ones if scope.holds(one.cluster_id)]
 
     async def _mend_users(self, key: KeyId, users: set[ClusterId], now: datetime) -> None:
         """Add the users of a key that the ledger lacks: a rotation would miss them."""
@@ -162,14 +177,18 @@ class Sweeper:
         tally.enqueued += 1
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
 
-    def _remember_key(self, cluster: Cluster, tally: _Tally) -> None:
+    def _remember_key(self, cluster: Cluster, asked: VaultId | None, tally: _Tally) -> None:
+        """Remember a key with its vault's id: the cluster's own, or the target's if that is the key's vault."""
         reference = cluster.encryption.key
         if reference is None:
             return
         vault = cluster.encryption.vault_id
         tally.users[reference.key].add(cluster.id)
         known = tally.keys.get(reference.key)
-        tally.keys[reference.key] = known or (_vault(vault, reference.key) if vault else None)
+        named = _vault(vault, reference.key) if vault else None
+        if named is None and asked is not None and asked.name == reference.key.vault:
+            named = asked
+        tally.keys[reference.key] = known or named
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:
@@ -183,7 +202,7 @@ def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now:
         return Need.LOOK
     if is_pending(record, now):
         return Need.ROW
-    if decision.action is Action.WAIT or decision.reason is Reason.NO_ETAG:
+    if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
     return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
 

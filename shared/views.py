@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.clusters import parse_subscription
+from shared.clusters import ClusterId, parse_subscription
 from shared.errors import Malformed
 from shared.keys import KeyReference
 from shared.ledger import Ledger
@@ -31,7 +32,20 @@ class Views:
         _known(query, "subscription", "top", "continuation")
         subscription = parse_subscription(query["subscription"]) if "subscription" in query else None
         page = await self.ledger.clusters_page(subscription, top=_top(query), after=query.get("continuation"))
-        return {"clusters": [_cluster(record) for record in page.items], "continuation": page.continuation}
+        return {"clusters": [cluster_view(record) for record in page.items], "continuation": page.continuation}
+
+    async def cluster(self, cluster_id: ClusterId, query: Mapping[str, str]) -> Json | None:
+        """One cluster with the change of every path and what happened to it, the newest first; None if not known."""
+        _known(query, "top", "continuation")
+        record = await self.ledger.cluster(cluster_id)
+        if record is None:
+            return None
+        page = await self.ledger.activity_page(cluster_id, top=_top(query), after=query.get("continuation"))
+        return cluster_view(record) | {
+            "paths": paths(record),
+            "history": list(map(_line, page.items)),
+            "continuation": page.continuation,
+        }
 
     async def rotations(self, query: Mapping[str, str]) -> Json:
         """The rotations, page by page. `key` (its URL), `top`, `continuation`."""
@@ -46,6 +60,34 @@ class Views:
         return run_view(*found) if found is not None else None
 
 
+def cluster_view(record: Record) -> Json:
+    """A cluster: what it has, what is asked of it, what was decided and why, and what to do about it."""
+    return {
+        "id": record.resource_id or str(record.cluster_id),
+        "subscription": record.cluster_id.subscription,
+        "resourceGroup": record.cluster_id.group,
+        "name": record.cluster_id.name,
+        "location": record.location,
+        "kubernetes": record.kubernetes,
+        "keyManagement": record.encryption.key_management if record.encryption else None,
+        "target": record.target,
+        "mode": record.mode,
+        "action": record.action,
+        "reason": record.reasons[0] if record.reasons else None,
+        "reasons": list(record.reasons),
+        "detail": record.detail,
+        "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
+        "change": _change(record),
+        "decidedAt": _time(record.decided_at),
+        "update": _update(record.claim) if record.claim else None,
+        "waitingSince": _time(record.waiting.since) if record.waiting else None,
+        "lookAgainAt": _time(record.waiting.look_again_at) if record.waiting else None,
+        "enforcedAt": _time(record.enforced_at),
+        "setBackAt": [_time(moment) for moment in record.set_back],
+        "closedAt": _time(record.closed_at),
+    }
+
+
 def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
     """A run: what was asked, how many shards are done, and what they found."""
     counts: Counter[str] = Counter()
@@ -57,6 +99,7 @@ def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
         "askedBy": run.asked_by,
         "startedAt": _time(run.started_at),
         "mode": run.mode,
+        "scope": dict(run.scope),
         "status": "done" if done else "running",
         "finishedAt": _time(max((shard.finished_at for shard in shards), default=run.started_at)) if done else None,
         "shards": {"total": run.shards, "done": len(shards)},
@@ -80,36 +123,45 @@ def problem(status: int, title: str, detail: str) -> Json:
     return {"type": "about:blank", "status": status, "title": title, "detail": detail}
 
 
-def _cluster(record: Record) -> Json:
-    return {
-        "id": record.resource_id or str(record.cluster_id),
-        "subscription": record.cluster_id.subscription,
-        "resourceGroup": record.cluster_id.group,
-        "name": record.cluster_id.name,
-        "location": record.location,
-        "kubernetes": record.kubernetes,
-        "keyManagement": record.encryption.key_management if record.encryption else None,
-        "target": record.target,
-        "mode": record.mode,
-        "action": record.action,
-        "reason": record.reasons[0] if record.reasons else None,
-        "reasons": list(record.reasons),
-        "detail": record.detail,
-        "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
-        "change": _change(record),
-        "decidedAt": _time(record.decided_at),
-        "update": _update(record.claim) if record.claim else None,
-        "waitingSince": _time(record.waiting.since) if record.waiting else None,
-        "lookAgainAt": _time(record.waiting.look_again_at) if record.waiting else None,
-        "closedAt": _time(record.closed_at),
-    }
-
-
 def _change(record: Record) -> Json | None:
     """The change that the decision makes, or in audit would make."""
     if record.change is None:
         return None
-    return {"before": record.change.before.view(), "after": record.change.after.view()}
+    return {
+        "before": record.change.before.view(),
+        "after": record.change.after.view(),
+        "identity": record.change.identity,
+    }
+
+
+def paths(record: Record) -> list[Json]:
+    """Return each path below the cluster's document that the change touches, before and after."""
+    if record.change is None:
+        return []
+    before, after = _flat(record.change.before.view()), _flat(record.change.after.view())
+    changed = [
+        {"path": f"properties.securityProfile.{path}", "before": before.get(path), "after": after.get(path)}
+        for path in sorted({*before, *after})
+        if before.get(path) != after.get(path)
+    ]
+    if record.change.identity is None:
+        return changed
+    return [{"path": "identity", "before": record.change.identity_before, "after": record.change.identity}, *changed]
+
+
+def _flat(view: Mapping[str, Any], prefix: str = "") -> Json:
+    flat: Json = {}
+    for name, value in view.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return {path: value for path, value in flat.items() if value is not None}
+
+
+def _line(row: Mapping[str, Any]) -> Json:
+    """One line of activity; what is JSON in the table is JSON here."""
+    said = {name: value for name, value in row.items() if name not in {"PartitionKey", "RowKey"}}
+    for name in {"before", "after"} & said.keys():
+        said[name] = json.loads(said[name])
+    return {name: _time(value) if isinstance(value, datetime) else value for name, value in said.items()}
 
 
 def _update(claim: Claim) -> Json:

@@ -1,0 +1,166 @@
+"""Roles: what an identity may do with a vault's keys. Reads only; nothing here grants anything.
+
+Effective permission is looked for: any role assignment at the key, its vault, group or subscription that holds the
+data actions, directly or through a group. Sources: Azure RBAC docs, role-assignments-list-rest; Key Vault docs,
+rbac-guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.pipeline.transport import AsyncHttpTransport
+from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
+from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment
+
+from shared.calls import ImpatientRetry, translated
+from shared.errors import Unreadable
+from shared.keys import Access, Grant, Vault
+
+ENCRYPT = "microsoft.keyvault/vaults/keys/encrypt/action"
+DECRYPT = "microsoft.keyvault/vaults/keys/decrypt/action"
+WRAP = "microsoft.keyvault/vaults/keys/wrap/action"
+UNWRAP = "microsoft.keyvault/vaults/keys/unwrap/action"
+DEFINITIONS_LAST = timedelta(hours=1)
+"""Somebody may mend a custom role."""
+
+READ_VAULT = "microsoft.keyvault/vaults/read"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """One block of a role: what it allows but for what it takes out again. Patterns, in lower case."""
+
+    actions: frozenset[str] = frozenset()
+    not_actions: frozenset[str] = frozenset()
+    data_actions: frozenset[str] = frozenset()
+    not_data_actions: frozenset[str] = frozenset()
+
+    def allows(self, action: str) -> bool:
+        """Return whether this block allows an action of the control plane."""
+        return _is_any(self.actions, action) and not _is_any(self.not_actions, action)
+
+    def allows_data(self, action: str) -> bool:
+        """Return whether this block allows an action of the data plane."""
+        return _is_any(self.data_actions, action) and not _is_any(self.not_data_actions, action)
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A role that somebody holds; `conditional` if it does so only under a condition, which nobody evaluates here."""
+
+    permissions: tuple[Permissions, ...]
+    conditional: bool = False
+    since: datetime | None = None
+
+
+def crypto_by_roles(held: Iterable[Assigned]) -> Grant:
+    """Return whether these roles allow to encrypt and decrypt. Pure."""
+    roles = tuple(held)
+    needed = {_data_grant(roles, ENCRYPT), _data_grant(roles, DECRYPT)}
+    if needed == {Grant.GRANTED}:
+        return Grant.GRANTED
+    if Grant.MISSING not in needed:
+        return Grant.UNKNOWN
+    wraps = {_data_grant(roles, WRAP), _data_grant(roles, UNWRAP)} == {Grant.GRANTED}
+    return Grant.WRAP_ONLY if wraps else Grant.MISSING
+
+
+def reading_by_roles(held: Iterable[Assigned]) -> Grant:
+    """Return whether these roles allow to read the vault itself. Pure."""
+    return _grant([role for role in held if any(one.allows(READ_VAULT) for one in role.permissions)])
+
+
+def granted_at(held: Iterable[Assigned]) -> datetime | None:
+    """Return when the newest of these roles that allow to encrypt or decrypt was assigned. Pure."""
+    allowing = [role for role in held if _data_grant([role], ENCRYPT) is not Grant.MISSING]
+    return max((role.since for role in allowing if role.since is not None), default=None)
+
+
+def crypto_by_policies(vault: Vault, principal: str) -> Grant:
+    """Return whether a vault's access policies allow to encrypt and decrypt. Pure."""
+    allowed = next((keys for who, keys in vault.policies.items() if who.lower() == principal.lower()), frozenset())
+    if "all" in allowed or {"encrypt", "decrypt"} <= allowed:
+        return Grant.GRANTED
+    return Grant.WRAP_ONLY if {"wrapkey", "unwrapkey"} <= allowed else Grant.MISSING
+
+
+class Roles:
+    """Role assignments and definitions, as the app's identity may read them."""
+
+    def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
+        self._credential = credential
+        self._transport = transport
+        self._clients: dict[str, AuthorizationManagementClient] = {}
+        self._definitions: dict[str, tuple[datetime, tuple[Permissions, ...]]] = {}
+
+    async def access(self, principal: str, vault: Vault, key: str, *, now: datetime) -> Access:
+        """Return what an identity may do with a key. What can't be read is unknown, never an error."""
+        try:
+            held = [await self._assigned(one, now) for one in await self._assignments(principal, vault, key)]
+        except Unreadable:
+            crypto = Grant.UNKNOWN if vault.rbac else crypto_by_policies(vault, principal)
+            return Access(crypto, Grant.UNKNOWN)
+        if not vault.rbac:
+            return Access(crypto_by_policies(vault, principal), reading_by_roles(held))
+        return Access(crypto_by_roles(held), reading_by_roles(held), granted_at(held))
+
+    async def _assignments(self, principal: str, vault: Vault, key: str) -> list[RoleAssignment]:
+        """List what the principal holds at the key and above it, through groups too."""
+        operations = self._client(vault.id.subscription).role_assignments
+        where = f"atScope() and assignedTo('{principal}')"
+        with translated():
+            return [one async for one in operations.list_for_scope(f"{vault.id}/keys/{key}", filter=where)]
+
+    async def _assigned(self, assignment: RoleAssignment, now: datetime) -> Assigned:
+        role = str(assignment.role_definition_id)
+        read_at, permissions = self._definitions.get(role.lower(), (None, ()))
+        if read_at is None or now - read_at >= DEFINITIONS_LAST:
+            subscription = role.split("/")[2] if role.lower().startswith("/subscriptions/") else ""
+            with translated():
+                definition = await self._client(subscription).role_definitions.get_by_id(role)
+            permissions = tuple(map(_permissions, definition.permissions or []))
+            self._definitions[role.lower()] = now, permissions
+        return Assigned(permissions, conditional=bool(assignment.condition), since=assignment.created_on)
+
+    def _client(self, subscription: str) -> AuthorizationManagementClient:
+        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
+        if subscription not in self._clients:
+            self._clients[subscription] = AuthorizationManagementClient(
+                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+            )
+        return self._clients[subscription]
+
+
+def _data_grant(held: Iterable[Assigned], action: str) -> Grant:
+    return _grant([role for role in held if any(one.allows_data(action) for one in role.permissions)])
+
+
+def _grant(allowing: list[Assigned]) -> Grant:
+    if not allowing:
+        return Grant.MISSING
+    return Grant.UNKNOWN if all(role.conditional for role in allowing) else Grant.GRANTED
+
+
+def _permissions(block: Permission) -> Permissions:
+    return Permissions(
+        _lower(block.actions), _lower(block.not_actions), _lower(block.data_actions), _lower(block.not_data_actions)
+    )
+
+
+def _lower(patterns: Iterable[str] | None) -> frozenset[str]:
+    return frozenset(pattern.lower() for pattern in patterns or ())
+
+
+def _is_any(patterns: frozenset[str], action: str) -> bool:
+    """A star stands for any text, and `/*/` for a lone slash too: Managed Identity Operator reads identities by
+    `userAssignedIdentities/*/read`, Key Vault Reader reads vaults by `vaults/*/read`.
+
+    Source: Azure RBAC docs, built-in-roles.
+    """
+    return any(fnmatchcase(action, one) for pattern in patterns for one in (pattern, pattern.replace("/*/", "/")))

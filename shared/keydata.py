@@ -1,0 +1,52 @@
+"""What only a vault itself tells of a key, and Azure Resource Manager does not: its rotation policy, its deletion.
+
+Most vaults that matter are closed to the app, by a firewall or by permissions. A refusal is no failure: it is
+remembered for a day, and the app does without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.errors import Missing, Transient, Unreadable
+from shared.keys import KeyId, RotationPolicy
+from shared.ledger import Ledger
+from shared.vaultdoor import VaultDoor
+
+log = logging.getLogger(__name__)
+
+REFUSAL_LASTS = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyData:
+    """Asks vaults that let the app in. None means that it can not be told; no answer of a vault is ever raised."""
+
+    door: VaultDoor
+    ledger: Ledger
+
+    async def rotation_policy(self, key: KeyId, *, now: datetime) -> RotationPolicy | None:
+        """Return a key's rotation policy."""
+        return await self._ask(key, lambda: self.door.rotation_policy(key), now)
+
+    async def is_deleted(self, key: KeyId, *, now: datetime) -> bool | None:
+        """Return whether a key of this name is soft-deleted."""
+        return await self._ask(key, lambda: self.door.is_deleted(key), now)
+
+    async def _ask[T](self, key: KeyId, ask: Callable[[], Awaitable[T]], now: datetime) -> T | None:
+        refused_at = await self.ledger.refused_at(key.vault)
+        if refused_at is not None and now - refused_at < REFUSAL_LASTS:
+            return None
+        try:
+            return await ask()
+        except Missing:
+            return None
+        except Unreadable as error:
+            log.info("the vault %s does not let the app in, and is not asked for a day: %s", key.vault, error)
+            await self.ledger.remember_refusal(key.vault, error.code, now)
+        except Transient as error:
+            log.info("the vault %s gives no answer: %s", key.vault, error)
+        return None

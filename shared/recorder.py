@@ -1,0 +1,74 @@
+"""Writes what a look found, and tells of it. What could not be told stays untold in the row: the sweep tells it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shared.errors import LostRace, ServiceError, Transient
+from shared.ledger import Ledger
+from shared.notices import Notices
+from shared.records import KnownKey, Notice, NoticeKind, Record, Rotation, notice_of, notice_of_risk, notice_of_rotation
+
+TELL_AGAIN_AFTER = timedelta(minutes=1)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """The ledger and, where a topic is configured, the notices."""
+
+    ledger: Ledger
+    notices: Notices | None
+
+    async def record(self, before: Record, after: Record, *, asked_by: str, now: datetime) -> Record:
+        """Write a row if it says anything new, then tell of it if that was not told. LostRace as the ledger says.
+
+        Who wrote the row tells; others only once that must have been in vain. Many looks at once tell once.
+        """
+        written = await self.ledger.record(before, after, asked_by=asked_by, now=now)
+        if written is before and written.decided_at is not None and now - written.decided_at < TELL_AGAIN_AFTER:
+            return written
+        return await self.tell(written)
+
+    async def tell(self, record: Record) -> Record:
+        """Tell of a row's outcome, once. A topic that is away never fails a look: the row stays untold."""
+        notice = notice_of(record)
+        if self.notices is None or notice is None or notice.token == record.announced:
+            return record
+        try:
+            await self.notices.publish(notice)
+        except ServiceError as error:
+            log.warning("%s: the topic did not take a notice: %s", record.cluster_id, error)
+            return record
+        with suppress(LostRace):  # told twice at worst, under the same id
+            told = record.enforced_at if notice.kind is NoticeKind.CLUSTER_ENFORCED else record.enforced_told
+            return await self.ledger.write(replace(record, announced=notice.token, enforced_told=told))
+        return record
+
+    async def tell_of_risk(self, known: KnownKey, users: int) -> bool:
+        """Tell of a key at risk; return whether it may count as told, as with a rotation."""
+        notice = notice_of_risk(known, users)
+        return notice is None or await self._publish(notice)
+
+    async def tell_of_rotation(self, rotation: Rotation) -> bool:
+        """Tell of a rotation; return whether it may count as told. A topic that is away makes its look come back.
+
+        A topic that says no is tried again by the next sweep: failing the look would only fill the poison queue.
+        """
+        return await self._publish(notice_of_rotation(rotation))
+
+    async def _publish(self, notice: Notice) -> bool:
+        if self.notices is None:
+            return True
+        try:
+            await self.notices.publish(notice)
+        except Transient:
+            raise
+        except ServiceError as error:
+            log.warning("the topic refuses a notice about %s: %s", notice.subject, error)
+            return False
+        return True

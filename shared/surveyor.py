@@ -1,0 +1,90 @@
+"""Vault, key and roles of a target, looked at once for all the clusters that share them.
+
+A survey is shared for a short while: a fleet of clusters on one key costs one look, and what an operator mends is
+seen a minute later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.access import Roles
+from shared.aks import Aks
+from shared.errors import Unreadable
+from shared.keydata import KeyData
+from shared.keys import Access, Key, KeyId, Vault, VaultId
+from shared.keyvault import KeyVault
+from shared.prerequisites import Prerequisites
+
+SHARED_FOR = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What is the same for every cluster: the vault and the key in it."""
+
+    vault: Vault | None
+    key: Key | None
+    vault_deleted: bool = False
+    key_deleted: bool = False
+    unreadable: bool = False
+
+
+class Surveyor:
+    """Surveys what customer-managed keys need. Raises Throttled and Unavailable; what may not be read is a finding."""
+
+    def __init__(self, aks: Aks, keyvault: KeyVault, keydata: KeyData, roles: Roles) -> None:
+        self._aks = aks
+        self._keyvault = keyvault
+        self._keydata = keydata
+        self._roles = roles
+        self._shared: dict[Hashable, tuple[datetime, asyncio.Task[Any]]] = {}
+
+    async def survey(
+        self, vault: VaultId, key: str, *, principal: str | None, subscription: str, now: datetime
+    ) -> Prerequisites:
+        """Look at a vault, a key in it, and what a cluster's identity may do with it; no principal, no access."""
+        ground: _Ground = await self._once((vault, key), lambda: self._ground(vault, key, now), now)
+        access: Access | None = None
+        if principal is not None and ground.vault is not None:
+            found = ground.vault
+            access = await self._once(
+                (vault, key, principal), lambda: self._roles.access(principal, found, key, now=now), now
+            )
+        return Prerequisites(
+            ground.vault,
+            ground.key,
+            access,
+            tenant=await self._aks.tenant(subscription),
+            vault_deleted=ground.vault_deleted,
+            key_deleted=ground.key_deleted,
+            unreadable=ground.unreadable,
+        )
+
+    async def _ground(self, vault: VaultId, key: str, now: datetime) -> _Ground:
+        try:
+            found, named = await asyncio.gather(self._keyvault.vault(vault), self._keyvault.key(vault, key))
+        except Unreadable:
+            return _Ground(None, None, unreadable=True)
+        if found is None:
+            return _Ground(None, None, vault_deleted=await self._keyvault.is_deleted(vault))
+        deleted = named is None and await self._keydata.is_deleted(KeyId(vault.name, key.lower()), now=now)
+        return _Ground(found, named, key_deleted=deleted is True)
+
+    async def _once[T](self, what: Hashable, ask: Callable[[], Awaitable[T]], now: datetime) -> T:
+        """Ask, or share the answer of who asked a moment ago, even while it is still to come. Errors are not shared."""
+        asked_at, task = self._shared.get(what, (now, None))
+        if task is None or abs(now - asked_at) >= SHARED_FOR or (task.done() and task.exception() is not None):
+            task = asyncio.ensure_future(ask())
+            self._forget_old(now)
+            self._shared[what] = now, task
+        answer: T = await asyncio.shield(task)
+        return answer
+
+    def _forget_old(self, now: datetime) -> None:
+        for what in [what for what, (asked_at, _) in self._shared.items() if abs(now - asked_at) >= SHARED_FOR]:
+            del self._shared[what]
