@@ -1,11 +1,12 @@
 # What one does with this repository. `make` alone lists it.
-.PHONY: help setup run demo test lint types lock clean
+.PHONY: help setup run demo test scenarios lint types lock clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 PLAY := $(PYTHON) -m local
-SCENARIO ?= main
-OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON))
+SCENARIO ?= dozen
+OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON)) $(if $(FLEET),--fleet $(FLEET)) \
+	$(if $(POLICY),--policy $(POLICY))
 COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links
 
@@ -17,11 +18,14 @@ setup: .venv/.ready local/azurite/node_modules/.ready  ## install what the rest 
 run: setup  ## play the main job on a simulated Azure, then stay up
 	@$(PLAY) run $(OPTIONS)
 
-demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file for the end state
+demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file; FLEET=file POLICY=file: look at your own
 	@$(PLAY) demo $(OPTIONS)
 
 test: lint types  ## lint, types and all tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+
+scenarios: setup  ## play every scenario, a few at a time
+	$(PYTHON) -m pytest -m "slow or not slow" tests/e2e/test_scenarios.py
 
 lint: setup  ## ruff: rules and format
 	.venv/bin/ruff check .

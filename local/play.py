@@ -11,6 +11,7 @@ from typing import Any
 
 from local.scenario import Creation, Fleet, Scenario, Step
 from local.simulator.aks.state import SimulatedCluster
+from local.simulator.keyvault import SimulatedVault, access_policy
 from local.stage import Stage
 
 Json = dict[str, Any]
@@ -18,6 +19,11 @@ Show = Callable[["Play"], None]
 
 _WITHIN = timedelta(seconds=40)
 _PAUSE_SECONDS = 0.2
+_NETWORKS: dict[str, Json] = {
+    "open": {},
+    "trusted": {"default_action": "Deny", "bypass": "AzureServices"},
+    "closed": {"default_action": "Deny", "bypass": "None"},
+}
 _STILL = 5
 """So many looks in a row at which nothing moves: nothing will."""
 
@@ -73,7 +79,7 @@ class Play:
 
     def look(self) -> None:
         """Read what the app says now, note what is new, and show it."""
-        rows = {row["name"]: row for row in self.stage.ask("/api/clusters")["clusters"]}
+        rows = {row["name"]: row for row in self.stage.all_clusters()}
         self.news += [line for name, row in rows.items() for line in _news(name, self.rows.get(name), row)]
         known = {(one["key"], one["version"]) for one in self.rotations}
         rotations = sorted(self.stage.ask("/api/rotations")["rotations"], key=lambda one: str(one["created"]))
@@ -117,12 +123,18 @@ class Play:
         azure = self.stage.azure
         azure.aks.update_duration = self.scenario.update_duration
         for vault in self.scenario.vaults:
-            simulated = azure.keyvault.add_vault(vault.name)
+            simulated = azure.keyvault.add_vault(
+                vault.name,
+                purge_protection=vault.purge_protection,
+                rbac=vault.rbac,
+                **_NETWORKS[vault.network],
+            )
             for key in vault.keys:
-                azure.keyvault.add_key(simulated, key)
+                azure.keyvault.add_key(simulated, key, kty=vault.key_kind)
         for fleet in self.scenario.clusters:
             self.actors[fleet.name] = fleet
-            self.clusters[fleet.name] = azure.aks.add(**_seed(fleet), state=fleet.state)
+            self.clusters[fleet.name] = azure.aks.add(**self._seed(fleet), state=fleet.state)
+            self._grant(fleet)
 
     def _do(self, step: Step) -> None:
         if step.sweep:
@@ -150,16 +162,42 @@ class Play:
 
     def _create(self, creation: Creation) -> None:
         self.actors[creation.name] = creation
-        seed = _seed(creation)
+        seed = self._seed(creation)
         self.clusters[creation.name] = self.stage.azure.aks.create(**seed, duration=creation.duration)
+        self._grant(creation)
 
     def _rotate(self, key: str, *, announce: bool) -> None:
         """Rotate, and wait for the announced version to be logged: what comes next must not overtake it."""
         vault, name = key.split("/")
-        simulated = next(one for one in self.stage.azure.keyvault.vaults.values() if one.name == vault)
+        simulated = self._vault(vault)
         version = self.stage.azure.keyvault.rotate(simulated, name, announce=announce)
         if announce:
             self._wait(lambda: any(one["version"] == version for one in self.rotations), f"{key} to be logged")
+
+    def _vault(self, name: str) -> SimulatedVault:
+        return next(one for one in self.stage.azure.keyvault.vaults.values() if one.name == name)
+
+    def _seed(self, fleet: Fleet) -> Json:
+        """What the simulated Azure is told of a cluster. A legacy one names its key's version, as it must."""
+        seed = fleet.model_dump(include={"name", "subscription", "group", "location", "kubernetes", "identity"})
+        seed |= fleet.model_dump(include={"encryption", "power", "tags"})
+        if fleet.key is not None:
+            vault, name = fleet.key.split("/")
+            key = self._vault(vault).key(name)
+            seed["key_id"] = key.uri_of(key.current.version) if fleet.encryption == "legacy" else key.uri
+        return seed
+
+    def _grant(self, fleet: Fleet) -> None:
+        """Give the cluster's identity its roles, and its permissions where a vault has access policies."""
+        identities = self.clusters[fleet.name].document["identity"].get("userAssignedIdentities", {})
+        for identity in identities.values():
+            for vault, roles in fleet.roles.items():
+                for role in roles:
+                    self.stage.azure.access.assign(identity["principalId"], role, self._vault(vault).id)
+            for vault, permissions in fleet.permissions.items():
+                found = self._vault(vault)
+                policies = [*found.properties["accessPolicies"], access_policy(identity["principalId"], *permissions)]
+                self.stage.azure.keyvault.set_access_policies(found, policies)
 
     def _redeliver(self) -> None:
         for delivery in list(self.stage.azure.eventgrid.delivered):
@@ -206,15 +244,6 @@ class Play:
         for key, expected in self.scenario.ends.rotations.items():
             found = Counter(one["how"] for one in self.rotations if f"{one['vault']}/{one['key']}" == key)
             yield Verdict(key, _counts(expected), _counts(found))
-
-
-def _seed(fleet: Fleet) -> Json:
-    seed = fleet.model_dump(include={"name", "subscription", "group", "location", "kubernetes", "identity"})
-    seed |= fleet.model_dump(include={"encryption", "power", "tags"})
-    if fleet.key is not None:
-        vault, name = fleet.key.split("/")
-        seed["key_id"] = f"https://{vault}.vault.azure.net/keys/{name}"
-    return seed
 
 
 def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:

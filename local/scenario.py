@@ -37,14 +37,21 @@ class _Part(BaseModel):
 
 
 class Vault(_Part):
-    """A vault and the names of its keys."""
+    """A vault and the names of its keys. `network`: who reaches it."""
 
     name: str
     keys: tuple[str, ...] = ()
+    network: Literal["open", "trusted", "closed"] = "open"
+    purge_protection: bool = True
+    rbac: bool = True
+    key_kind: Literal["RSA", "RSA-HSM", "EC"] = "RSA"
 
 
 class Fleet(_Part):
-    """One cluster. `key` is `vault/key`; `about` is what the screen says of it."""
+    """One cluster. `key` is `vault/key`; `about` is what the screen says of it.
+
+    `roles` and `permissions` are its identity's, by vault: the latter where a vault has access policies.
+    """
 
     name: str
     about: str = ""
@@ -58,6 +65,8 @@ class Fleet(_Part):
     state: str = "Succeeded"
     power: Literal["Running", "Stopped"] = "Running"
     tags: dict[str, str] = {}
+    roles: dict[str, tuple[str, ...]] = {}
+    permissions: dict[str, tuple[str, ...]] = {}
 
 
 class Creation(Fleet):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from azure.core.pipeline.transport import RequestsTransport
 from azure.data.tables import TableServiceClient
@@ -28,7 +28,7 @@ TABLES = ("activity", "clusters", "enforcement", "keyusers", "rotations", "runs"
 QUEUES = ("clusters", "clusters-poison", "keys", "keys-poison", "shards", "shards-poison")
 
 SETTINGS = {
-    "SWEEP_SCHEDULE": "0 7 * * * *",
+    "SWEEP_SCHEDULE": "0 0 0 30 2 *",  # never: a sweep of its own would come between the steps of a play
     "SUBSCRIPTIONS": "",
     "LOOK_AGAIN_SECONDS": "1",
 }
@@ -131,6 +131,15 @@ class Stage:
             raise RuntimeError(f"GET {path} answers {answer.status}: {answer.body.decode(errors='replace')}")
         body: dict[str, Any] = answer.json()
         return body
+
+    def all_clusters(self) -> list[dict[str, Any]]:
+        """Ask the app for all its clusters, page by page."""
+        page = self.ask("/api/clusters?top=1000")
+        rows: list[dict[str, Any]] = page["clusters"]
+        while page["continuation"]:
+            page = self.ask(f"/api/clusters?top=1000&continuation={quote(page['continuation'])}")
+            rows += page["clusters"]
+        return rows
 
     def waiting_messages(self) -> int:
         """How many messages are visible or being worked on. Delayed ones are not: nobody waits for those."""

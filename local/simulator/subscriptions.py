@@ -24,6 +24,13 @@ def list_subscriptions(subscriptions: Subscriptions, _request: Request) -> Reply
     return Reply(200, {"value": rows, "count": {"type": "Total", "value": len(rows)}})
 
 
+def get_subscription(subscriptions: Subscriptions, request: Request) -> Reply:
+    """Subscriptions - Get."""
+    name = request["subscription"]
+    subscriptions.require(name, None)
+    return Reply(200, subscriptions.all[name.lower()].document())
+
+
 @dataclass(slots=True)
 class Subscription:
     """One subscription with the names of its resource groups."""
@@ -85,4 +92,7 @@ class Subscriptions:
                 raise resource_group_not_found(group)
 
 
-ROUTES = (route("GET", "/subscriptions", list_subscriptions),)
+ROUTES = (
+    route("GET", "/subscriptions", list_subscriptions),
+    route("GET", "/subscriptions/{subscription}", get_subscription),
+)

@@ -249,6 +249,10 @@ class Aks:
             self.identities[resource.lower()] = ids
         return resource, ids["principalId"]
 
+    def adopt(self, document: Json) -> SimulatedCluster:
+        """A cluster that exists, given as ARM's own document; no event tells of it."""
+        return self._put(SimulatedCluster(document))
+
     def create(
         self, name: str, *, duration: timedelta | None = None, hidden_for: timedelta = timedelta(0), **seed: Any
     ) -> SimulatedCluster:
