@@ -10,9 +10,11 @@ from typing import Any
 from hypothesis import settings
 
 from shared.clusters import Cluster, ClusterId, Encryption
-from shared.decisions import Change, Reason, Refusal, Waiting
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.decisions import Change, Refusal, Waiting
+from shared.keys import Access, Grant, Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.policy import Assignment, Mode, PolicyInForce, Target
+from shared.prerequisites import Prerequisites
+from shared.reasons import Reason
 from shared.records import Claim, Detection, Record, Rotation
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -26,6 +28,13 @@ ETAG = "968f973e-087f-46f8-b70c-ecc754751e80"
 OTHER_ETAG = "8c88f4b7-2e13-4537-b904-d8e670224648"
 RESOURCE_UID = "68ea7dd910569d000159d5ac"
 OTHER_RESOURCE_UID = "68ea7dd910569d000159d5ad"
+
+_IDENTITY = "/subscriptions/{}/resourceGroups/rg-ids/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}"
+IDENTITY_ID = _IDENTITY.format(SUBSCRIPTION, "id-cp-1")
+OTHER_IDENTITY_ID = _IDENTITY.format(SUBSCRIPTION, "id-cp-2")
+PRINCIPAL = "00000000-0000-0000-0000-0000000000c1"
+TENANT = "00000000-0000-0000-0000-0000000000d1"
+OTHER_TENANT = "00000000-0000-0000-0000-0000000000d2"
 
 VAULT_ID = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms")
 KEY = KeyId("kv-kms", "etcd")
@@ -52,9 +61,14 @@ CMK: dict[str, Any] = {
     },
     **PMK,
 }
+PRIVATE_CMK: dict[str, Any] = CMK | {"azureKeyVaultKms": CMK["azureKeyVaultKms"] | {"keyVaultNetworkAccess": "Private"}}
 
 NOT_ENCRYPTED = Encryption()
 PLATFORM_MANAGED = Encryption(infrastructure=True)
+PUBLIC_KEY = Encryption(kms_enabled=True, key_url=KEY_URL, network_access="Public", infrastructure=True)
+PRIVATE_KEY = Encryption(
+    kms_enabled=True, key_url=KEY_URL, vault_id=str(VAULT_ID), network_access="Private", infrastructure=True
+)
 
 SMALLEST_POLICY = "version: 1\ntargets:\n  - keyManagement: platform-managed\n"
 ENFORCING_POLICY = f"mode: enforce\nacceptIrreversible: true\n{SMALLEST_POLICY}"
@@ -75,11 +89,15 @@ def document(
     power: str | None = "Running",
     pools: tuple[str, ...] = ("Succeeded",),
     identity: str | None = "UserAssigned",
+    assigned: tuple[str, ...] = (IDENTITY_ID,),
     security: Any = None,
     etag: str | None = ETAG,
     resource_uid: str | None = RESOURCE_UID,
 ) -> dict[str, Any]:
-    """A managed cluster as ARM's JSON: running, settled, of a version that can be encrypted, not encrypted."""
+    """A managed cluster as ARM's JSON: running, settled, of a version that can be encrypted, not encrypted.
+
+    `identity` is its type; `assigned` are the user-assigned identities of one that is user-assigned.
+    """
     properties: dict[str, Any] = {
         "agentPoolProfiles": [
             {"name": f"pool{number}", "count": 3, "provisioningState": pool} for number, pool in enumerate(pools)
@@ -93,12 +111,21 @@ def document(
         "powerState": None if power is None else {"code": power},
         "resourceUID": resource_uid,
     }
-    root = {"eTag": etag, "tags": tags, "identity": None if identity is None else {"type": identity}}
+    root = {"eTag": etag, "tags": tags, "identity": None if identity is None else _identity(identity, assigned)}
     return {
         "id": cluster_id,
         "location": location,
         "properties": properties | {name: value for name, value in loose.items() if value is not None},
     } | {name: value for name, value in root.items() if value is not None}
+
+
+def _identity(kind: str, assigned: tuple[str, ...]) -> dict[str, Any]:
+    match kind.lower():
+        case "systemassigned":
+            return {"type": kind, "principalId": PRINCIPAL, "tenantId": TENANT}
+        case "userassigned":
+            return {"type": kind, "userAssignedIdentities": {one: {"principalId": PRINCIPAL} for one in assigned}}
+    return {"type": kind}
 
 
 def cluster(**said: Any) -> Cluster:
@@ -119,11 +146,49 @@ def target() -> Target:
     return Target.model_validate({"keyManagement": "platform-managed"})
 
 
+def key_target(**said: Any) -> Target:
+    """A target that asks for a customer-managed key; the keywords are the document's own."""
+    asked = {"keyManagement": "customer-managed", "vault": str(VAULT_ID), "key": "etcd"}
+    return Target.model_validate(asked | said)
+
+
 def assignment(
-    *, mode: Mode = Mode.ENFORCE, exempt_because: str | None = None, faults: tuple[str, ...] = ()
+    *,
+    asked: Target | None = None,
+    mode: Mode = Mode.ENFORCE,
+    exempt_because: str | None = None,
+    faults: tuple[str, ...] = (),
 ) -> Assignment:
-    """An assignment that asks for platform-managed keys and may write."""
-    return Assignment(target(), mode=mode, exempt_because=exempt_because, faults=faults)
+    """An assignment that asks for platform-managed keys, unless `asked` says otherwise, and may write."""
+    return Assignment(asked or target(), mode=mode, exempt_because=exempt_because, faults=faults)
+
+
+def vault(**said: Any) -> Vault:
+    """A vault that is open to all networks and as it should be; the keywords are those of Vault."""
+    defaults: dict[str, Any] = {
+        "id": VAULT_ID,
+        "uri": "https://kv-kms.vault.azure.net/",
+        "tenant": TENANT,
+        "network": VaultNetwork.OPEN,
+    }
+    return Vault(**defaults | said)
+
+
+def key(**said: Any) -> Key:
+    """A key that encrypts and decrypts now; the keywords are those of Key."""
+    defaults: dict[str, Any] = {"id": KEY, "kind": "RSA", "operations": frozenset({"encrypt", "decrypt"})}
+    return Key(**defaults | said)
+
+
+def access(crypto: Grant = Grant.GRANTED, reading: Grant = Grant.GRANTED) -> Access:
+    """What an identity may do: all that it needs."""
+    return Access(crypto, reading)
+
+
+def prerequisites(**said: Any) -> Prerequisites:
+    """All that a customer-managed key needs, in place; the keywords are those of Prerequisites."""
+    defaults: dict[str, Any] = {"vault": vault(), "key": key(), "access": access(), "tenant": TENANT}
+    return Prerequisites(**defaults | said)
 
 
 def change(*, etag: str = ETAG) -> Change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -11,22 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableServiceClient
+from azure.eventgrid.aio import EventGridPublisherClient
 from azure.identity.aio import ManagedIdentityCredential
 from azure.storage.queue.aio import QueueServiceClient
 
+from shared.access import Roles
 from shared.aks import Aks
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
 from shared.inspector import Inspector
+from shared.keydata import KeyData
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
+from shared.notices import Notices
 from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.reconciler import Reconciler
+from shared.recorder import Recorder
 from shared.records import Record
+from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
+from shared.vaultdoor import VaultDoor
 
 if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
     from local.simulator.aks.state import SimulatedCluster
     from local.storage import Account
 
@@ -105,23 +114,42 @@ class Product:
 
 
 @asynccontextmanager
-async def product(account: Account, policy: str = ENFORCE) -> AsyncIterator[Product]:
-    """Build the rooms as bootstrap does, for one storage account and one policy text."""
+async def product(
+    account: Account, policy: str = ENFORCE, *, topic: str | None = None, features: str = ""
+) -> AsyncIterator[Product]:
+    """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
     tables = TableServiceClient(account.table_uri, credential=credential, retry_status=0)
     storage = QueueServiceClient(account.queue_uri, credential=credential)
-    async with credential, transport, tables, storage:
+    async with AsyncExitStack() as opened:
+        for closable in (credential, transport, tables, storage):
+            await opened.enter_async_context(closable)
         in_force = PolicyInForce.read(policy)
-        aks, keyvault = Aks(credential, transport), KeyVault(credential, transport)
+        aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         ledger, queues = Ledger(tables), Queues(storage)
+        keydata = KeyData(VaultDoor(credential, transport), ledger)
+        surveyor = Surveyor(aks, keyvault, keydata, Roles(credential, transport))
+        publisher = await opened.enter_async_context(_publisher(topic, credential))
+        recorder = Recorder(ledger, Notices(publisher) if publisher else None)
         yield Product(
             aks,
             keyvault,
             ledger,
             queues,
-            Reconciler(in_force, aks, ledger, queues, LOOK_AGAIN),
-            Inspector(aks, keyvault, ledger, queues, ()),
-            Sweeper(in_force, aks, ledger, queues, ()),
+            Reconciler(in_force, aks, surveyor, ledger, recorder, queues, LOOK_AGAIN),
+            Inspector(aks, keyvault, keydata, ledger, recorder, queues, ()),
+            Sweeper(in_force, aks, ledger, recorder, queues, ()),
             tables,
             storage,
         )
+
+
+@asynccontextmanager
+async def _publisher(
+    topic: str | None, credential: AsyncTokenCredential
+) -> AsyncIterator[EventGridPublisherClient | None]:
+    if topic is None:
+        yield None
+        return
+    async with EventGridPublisherClient(topic, credential, retry_total=0) as publisher:
+        yield publisher

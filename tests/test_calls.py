@@ -26,6 +26,7 @@ from shared.errors import (
     TEXT_LIMIT,
     Conflict,
     EnforcerError,
+    Missing,
     Refused,
     ServiceError,
     Throttled,
@@ -84,6 +85,35 @@ def test_an_answer_becomes_one_of_our_errors(
 ) -> None:
     assert type(raised(status, headers=headers)) is reading
     assert type(raised(status, headers=headers, writing=True)) is writing
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        pytest.param(404, "ResourceNotFound", Missing, id="a-resource"),
+        pytest.param(404, "ResourceGroupNotFound", Missing, id="its-group"),
+        pytest.param(404, "NotFound", Missing, id="a-resource-as-its-provider-says"),
+        pytest.param(404, "VaultNotFound", Missing, id="a-vault"),
+        pytest.param(404, "KeyNotFound", Missing, id="a-key"),
+        pytest.param(404, "SubscriptionNotFound", Unreadable, id="a-subscription-may-be-out-of-sight"),
+        pytest.param(404, "InvalidResourceType", Unreadable, id="a-question-that-is-wrong"),
+        pytest.param(404, "", Unreadable, id="no-code"),
+        pytest.param(403, "ResourceNotFound", Unreadable, id="another-status"),
+        pytest.param(410, "ResourceNotFound", Unreadable, id="gone-is-no-status-of-these-services"),
+    ],
+)
+def test_only_an_answer_that_says_so_means_that_a_thing_does_not_exist(
+    status: int, code: str, expected: type[ServiceError]
+) -> None:
+    assert type(raised(status, code=code)) is expected
+
+
+def test_what_does_not_exist_can_not_be_written_to() -> None:
+    assert type(raised(404, code="ResourceNotFound", writing=True)) is Refused
+
+
+def test_whoever_cares_only_for_what_can_be_read_need_not_know_what_exists() -> None:
+    assert issubclass(Missing, Unreadable)
 
 
 def test_a_lock_is_no_conflict_that_passes() -> None:

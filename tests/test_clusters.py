@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from shared.clusters import (
     Cluster,
     ClusterId,
     Encryption,
+    Identity,
     IdentityKind,
     KeyManagement,
     asking_for,
@@ -22,13 +24,19 @@ from tests.builders import (
     CLUSTER_ID,
     CMK,
     ETAG,
+    IDENTITY_ID,
     KEY,
     KEY_URL,
     LEGACY,
     LEGACY_URL,
     NOT_ENCRYPTED,
+    OTHER_IDENTITY_ID,
     PLATFORM_MANAGED,
     PMK,
+    PRINCIPAL,
+    PRIVATE_CMK,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
     RESOURCE_UID,
     SUBSCRIPTION,
     VAULT_ID,
@@ -203,6 +211,45 @@ def test_a_view_has_the_fields_as_azure_names_them(security: dict[str, Any], exp
     assert Encryption.read(document(security=security)).view() == expected
 
 
+ELSEWHERE = str(VAULT_ID).replace("kv-kms", "kv-other")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param(NOT_ENCRYPTED, NOT_ENCRYPTED, True, id="nothing"),
+        pytest.param(NOT_ENCRYPTED, PLATFORM_MANAGED, False, id="nothing-and-platform-managed"),
+        pytest.param(PLATFORM_MANAGED, PLATFORM_MANAGED, True, id="platform-managed"),
+        pytest.param(PLATFORM_MANAGED, PUBLIC_KEY, False, id="platform-managed-and-a-key"),
+        pytest.param(PUBLIC_KEY, PUBLIC_KEY, True, id="a-key"),
+        pytest.param(PUBLIC_KEY, PRIVATE_KEY, False, id="public-and-private"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, infrastructure=False), False, id="half-of-it"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, key_url=LEGACY_URL), False, id="with-a-version"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, key_url=f"{KEY_URL}2"), False, id="another-key"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, key_url=KEY_URL.upper()), True, id="in-another-casing"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, key_url=f"{KEY_URL}/"), True, id="a-slash-at-the-end"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, network_access=None), True, id="no-access-means-public"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, network_access="PUBLIC"), True, id="public-in-another-casing"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, vault_id=str(VAULT_ID)), True, id="public-with-its-vault"),
+        pytest.param(PUBLIC_KEY, replace(PUBLIC_KEY, vault_id=ELSEWHERE), True, id="public-with-any-vault"),
+        pytest.param(PRIVATE_KEY, replace(PRIVATE_KEY, vault_id=str(VAULT_ID).upper()), True, id="the-vault-in-casing"),
+        pytest.param(PRIVATE_KEY, replace(PRIVATE_KEY, vault_id=ELSEWHERE), False, id="private-of-another-vault"),
+        pytest.param(PRIVATE_KEY, replace(PRIVATE_KEY, vault_id=None), False, id="private-without-its-vault"),
+        pytest.param(
+            NOT_ENCRYPTED,
+            Encryption(network_access="Private", vault_id=str(VAULT_ID), key_url=None),
+            True,
+            id="fields-that-are-left-behind-say-nothing",
+        ),
+    ],
+)
+def test_two_encryptions_amount_to_the_same_where_azure_does_the_same(
+    one: Encryption, other: Encryption, same: bool
+) -> None:
+    assert one.amounts_to(other) is same
+    assert other.amounts_to(one) is same
+
+
 # the cluster
 
 
@@ -315,7 +362,68 @@ def test_a_cluster_runs_unless_its_power_state_says_otherwise(power: str | None,
     ],
 )
 def test_the_identity_is_told_apart(identity: str | None, expected: IdentityKind) -> None:
-    assert cluster(identity=identity).identity is expected
+    assert cluster(identity=identity).identity.kind is expected
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY_ID: {"principalId": PRINCIPAL}}},
+            Identity(IdentityKind.USER_ASSIGNED, IDENTITY_ID, PRINCIPAL),
+            id="user-assigned",
+        ),
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY_ID: {}}},
+            Identity(IdentityKind.USER_ASSIGNED, IDENTITY_ID),
+            id="whose-principal-is-not-shown",
+        ),
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY_ID: None}},
+            Identity(IdentityKind.USER_ASSIGNED, IDENTITY_ID),
+            id="of-which-nothing-is-shown",
+        ),
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY_ID: {}, OTHER_IDENTITY_ID: {}}},
+            Identity(IdentityKind.USER_ASSIGNED),
+            id="two-of-which-nobody-knows-which-one-counts",
+        ),
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": None},
+            Identity(IdentityKind.USER_ASSIGNED),
+            id="none-is-shown",
+        ),
+        pytest.param(
+            {"type": "SystemAssigned", "principalId": PRINCIPAL},
+            Identity(IdentityKind.SYSTEM_ASSIGNED, principal=PRINCIPAL),
+            id="system-assigned",
+        ),
+        pytest.param(
+            {"type": "SystemAssigned", "principalId": 7, "userAssignedIdentities": {IDENTITY_ID: {}}},
+            Identity(IdentityKind.SYSTEM_ASSIGNED),
+            id="system-assigned-and-what-does-not-belong-there",
+        ),
+        pytest.param({"type": 1}, Identity(IdentityKind.SERVICE_PRINCIPAL), id="a-type-that-is-no-text"),
+    ],
+)
+def test_whose_identity_it_is_can_be_read(part: dict[str, Any], expected: Identity) -> None:
+    read = document() | {"identity": part}
+
+    assert Cluster.read(read, read).identity == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "called"),
+    [
+        pytest.param(Identity(IdentityKind.USER_ASSIGNED, IDENTITY_ID), True, id="the-same"),
+        pytest.param(Identity(IdentityKind.USER_ASSIGNED, IDENTITY_ID.upper()), True, id="in-another-casing"),
+        pytest.param(Identity(IdentityKind.USER_ASSIGNED, OTHER_IDENTITY_ID), False, id="another"),
+        pytest.param(Identity(IdentityKind.USER_ASSIGNED), False, id="none-that-can-be-read"),
+        pytest.param(Identity(IdentityKind.SYSTEM_ASSIGNED, principal=PRINCIPAL), False, id="system-assigned"),
+    ],
+)
+def test_an_identity_is_known_by_its_id(identity: Identity, called: bool) -> None:
+    assert identity.is_called(IDENTITY_ID) is called
 
 
 def test_an_empty_etag_is_none() -> None:
@@ -414,6 +522,62 @@ def test_leaving_a_key_leaves_its_fields_out() -> None:
     asked = asking_for(document(security=CMK), PLATFORM_MANAGED)
 
     assert asked["properties"]["securityProfile"] == PMK | {"azureKeyVaultKms": {"enabled": False}}
+
+
+PUBLIC_SENT = CMK | {
+    "azureKeyVaultKms": {"enabled": True, "keyId": KEY_URL, "keyVaultNetworkAccess": "Public"},
+}
+
+
+@pytest.mark.parametrize(
+    ("security", "wanted", "expected"),
+    [
+        pytest.param({}, PUBLIC_KEY, PUBLIC_SENT, id="public-without-the-vault"),
+        pytest.param({}, PRIVATE_KEY, PRIVATE_CMK, id="private-with-the-vault"),
+        pytest.param(PMK, PUBLIC_KEY, PUBLIC_SENT, id="from-a-platform-managed-key"),
+        pytest.param(
+            {"azureKeyVaultKms": LEGACY["azureKeyVaultKms"] | {"enabled": False}},
+            PUBLIC_KEY,
+            PUBLIC_SENT,
+            id="fields-left-behind-are-not-sent-again",
+        ),
+        pytest.param(PRIVATE_CMK, PUBLIC_KEY, PUBLIC_SENT, id="no-vault-is-left-from-private"),
+        pytest.param(
+            {"workloadIdentity": {"enabled": True}},
+            PUBLIC_KEY,
+            {"workloadIdentity": {"enabled": True}} | PUBLIC_SENT,
+            id="other-parts-stay",
+        ),
+    ],
+)
+def test_asking_for_a_key_sends_both_objects(
+    security: dict[str, Any], wanted: Encryption, expected: dict[str, Any]
+) -> None:
+    read = document(security=security)
+
+    asked = asking_for(read, wanted)
+
+    assert asked["properties"]["securityProfile"] == expected
+    assert without_security(asked) == without_security(read)
+    assert Encryption.read(asked) == wanted
+
+
+@pytest.mark.parametrize("security", [{}, {"workloadIdentity": {"enabled": True}}, PMK, CMK], ids=str)
+def test_asking_for_an_identity_changes_the_identity_alone(security: dict[str, Any]) -> None:
+    read = document(security=security, identity="SystemAssigned")
+    kept = copy.deepcopy(read)
+
+    asked = asking_for(read, Encryption.read(read), IDENTITY_ID)
+
+    assert asked == read | {"identity": {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY_ID: {}}}}
+    assert read == kept
+    assert Cluster.read(asked, asked).identity.is_called(IDENTITY_ID)
+
+
+def test_an_identity_that_is_not_asked_for_is_sent_back_as_it_was() -> None:
+    read = document()
+
+    assert asking_for(read, PUBLIC_KEY)["identity"] == read["identity"]
 
 
 # what a write sends back
@@ -622,6 +786,33 @@ def test_the_projection_keeps_every_value_as_it_was_read() -> None:
     assert all(kept[path] == {} for path in kept.keys() - full.keys()), (
         "what lost all its fields stays as an empty object"
     )
+
+
+def test_a_write_of_a_key_differs_from_what_was_read_in_the_two_objects_alone() -> None:
+    read = projection(FULL)
+
+    sent = ManagedCluster(asking_for(read, PRIVATE_KEY)).as_dict(exclude_readonly=True)
+
+    kms = "/properties/securityProfile/azureKeyVaultKms"
+    expected = {path: value for path, value in leaves(read).items() if path != kms} | {
+        f"{kms}/enabled": True,
+        f"{kms}/keyId": KEY_URL,
+        f"{kms}/keyVaultNetworkAccess": "Private",
+        f"{kms}/keyVaultResourceId": str(VAULT_ID),
+        "/properties/securityProfile/kubernetesResourceObjectEncryptionProfile/infrastructureEncryption": "Enabled",
+    }
+    assert leaves(sent) == expected
+
+
+def test_a_write_of_an_identity_differs_from_what_was_read_in_the_identity_alone() -> None:
+    read = projection(FULL | {"identity": {"type": "SystemAssigned", "principalId": PRINCIPAL}})
+
+    sent = ManagedCluster(asking_for(read, Encryption.read(read), IDENTITY)).as_dict(exclude_readonly=True)
+
+    assert {**leaves(read), "/identity/type": "UserAssigned"} == {
+        path: value for path, value in leaves(sent).items() if not path.startswith("/identity/userAssigned")
+    }
+    assert sent["identity"] == {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}
 
 
 def test_a_write_differs_from_what_was_read_in_the_profile_alone() -> None:

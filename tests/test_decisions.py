@@ -12,42 +12,63 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import decisions
-from shared.clusters import Cluster, ClusterId, Encryption, KeyManagement, asking_for
+from shared.clusters import Cluster, ClusterId, Encryption, IdentityKind, KeyManagement, asking_for
 from shared.decisions import (
     BLOCKED_FOR,
     CHECKS,
+    CONTESTED_WITHIN,
     DEADLINES,
     OPERATION_DEADLINE,
     VISIBILITY_DEADLINE,
-    Action,
     Change,
     Check,
     Decision,
     Facts,
-    Reason,
     decide,
-    fix,
+    reason_of,
+    subject_of,
+    vault_of,
     within_deadline,
 )
-from shared.errors import Malformed
-from shared.policy import Assignment, Mode, PolicyInForce
+from shared.errors import Malformed, Refused
+from shared.keys import Access, Grant, VaultId, VaultNetwork
+from shared.policy import OWN, Assignment, Mode, PolicyInForce, Target
+from shared.prerequisites import access_obstacle, obstacle
+from shared.reasons import Action, Reason, Subject, fix
 from tests.builders import (
     CLUSTER_ID,
     CMK,
     ETAG,
+    IDENTITY_ID,
+    KEY_URL,
     LEGACY,
+    LEGACY_URL,
     NOT_ENCRYPTED,
     NOW,
     OTHER_ETAG,
+    OTHER_IDENTITY_ID,
+    OTHER_SUBSCRIPTION,
+    OTHER_TENANT,
     PLATFORM_MANAGED,
     PMK,
+    PRINCIPAL,
+    PRIVATE_CMK,
+    PRIVATE_KEY,
     PROPERTY,
+    PUBLIC_KEY,
     SECOND,
+    SUBSCRIPTION,
+    VAULT_ID,
+    access,
     assignment,
     cluster,
     document,
+    key,
+    key_target,
     policy,
+    prerequisites,
     refusal,
+    vault,
     waiting,
 )
 
@@ -58,6 +79,11 @@ def answer(check: Check, *, facts: Facts | None = None, assigned: Assignment | N
     """The reason that one check gives, None where it passes."""
     decision = check(facts or Facts(cluster()), assigned or assignment(), NOW)
     return decision.reason if decision else None
+
+
+def keyed(**said: Any) -> Assignment:
+    """An assignment that asks for a customer-managed key; the keywords are those of its target."""
+    return assignment(asked=key_target(**said))
 
 
 # order
@@ -72,12 +98,23 @@ def test_the_checks_stand_in_this_order() -> None:
         "is_busy",
         "has_failed",
         "is_stopped",
+        "is_legacy_v1",
         "kubernetes_is_too_old",
         "identity_is_unsupported",
         "is_ambiguous",
+        "has_other_identity",
         "is_encrypted_otherwise",
+        "identity_is_system_assigned",
         "has_no_etag",
         "was_refused",
+        "vault_has_no_name",
+        "needs_a_closer_look",
+        "lacks_vault_or_key",
+        "needs_off_and_on",
+        "is_unconfirmed",
+        "is_contested",
+        "changes_identity",
+        "lacks_access",
     ]
 
 
@@ -110,6 +147,44 @@ def test_what_stands_higher_decides_over_all_that_stands_lower(rung: int) -> Non
     decision = decide(Facts(cluster(**said)), replace(assignment(), **asked), NOW)
 
     assert decision.reason is LADDER[rung][0]
+
+
+KEY_LADDER: list[tuple[Reason, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # the reason, and what brings it about: in the cluster, in the target, in the facts
+    (Reason.ENCRYPTED_OTHERWISE, {"security": PMK}, {}, {}),
+    (Reason.IDENTITY_SYSTEM_ASSIGNED, {"identity": "SystemAssigned"}, {"allowIdentityChange": False}, {}),
+    (Reason.NO_ETAG, {"etag": None}, {}, {}),
+    (Reason.BLOCKED, {}, {}, {"refusal": refusal()}),
+    (Reason.VAULT_NAME_INVALID, {}, {"vault": str(VAULT_ID).replace("kv-kms", "a-name-too-long-for-{name}")}, {}),
+    (Reason.PREREQUISITES_UNKNOWN, {}, {}, {"prerequisites": None}),
+    (Reason.VAULT_OTHER_TENANT, {}, {}, {"prerequisites": prerequisites(tenant=OTHER_TENANT)}),
+    (Reason.CONTESTED, {}, {}, {"set_back": (NOW, NOW)}),
+    (
+        Reason.IDENTITY_TO_CHANGE,
+        {"identity": "SystemAssigned"},
+        {},
+        {"prerequisites": prerequisites(access=access(Grant.MISSING))},
+    ),
+    (Reason.ACCESS_MISSING, {}, {}, {"prerequisites": prerequisites(access=access(Grant.MISSING))}),
+    (Reason.NOT_AS_ASKED, {}, {}, {"prerequisites": prerequisites()}),
+]
+
+
+@pytest.mark.parametrize(
+    "rung", [pytest.param(number, id=reason.value) for number, (reason, *_) in enumerate(KEY_LADDER)]
+)
+def test_what_stands_higher_decides_for_a_key_of_ones_own_too(rung: int) -> None:
+    of_the_cluster: dict[str, Any] = {}
+    of_the_target: dict[str, Any] = {"identity": IDENTITY_ID, "allowIdentityChange": True}
+    of_the_facts: dict[str, Any] = {}
+    for _, in_the_cluster, in_the_target, in_the_facts in reversed(KEY_LADDER[rung:]):
+        of_the_cluster |= in_the_cluster
+        of_the_target |= in_the_target
+        of_the_facts |= in_the_facts
+
+    facts = Facts(cluster(**of_the_cluster), **of_the_facts)
+
+    assert decide(facts, keyed(**of_the_target), NOW).reason is KEY_LADDER[rung][0]
 
 
 def test_a_cluster_that_is_as_asked_is_left_alone_whatever_else_is_wrong_with_it() -> None:
@@ -154,7 +229,7 @@ def test_an_exempt_cluster_is_left_alone(because: str | None, expected: Reason |
         pytest.param({"security": PMK, "state": "Failed"}, None, id="visible-but-failed"),
         pytest.param({"security": PMK, "state": "Canceled"}, None, id="visible-but-canceled"),
         pytest.param({"security": PMK, "state": None}, None, id="visible-in-no-state"),
-        pytest.param({"security": PMK, "pools": ("Updating",)}, None, id="a-pool-is-worked-on"),
+        pytest.param({"security": PMK, "pools": ("Updating",)}, Reason.AS_ASKED, id="a-pool-is-worked-on"),
         pytest.param({"security": CMK}, None, id="customer-managed"),
         pytest.param({"security": LEGACY}, None, id="legacy"),
         pytest.param({"security": AMBIGUOUS}, None, id="ambiguous"),
@@ -318,6 +393,399 @@ def test_a_contested_cluster_says_also_what_it_waited_for() -> None:
     assert decision.reasons == (Reason.WAITED_TOO_LONG, Reason.CONFLICT)
 
 
+# customer-managed keys
+
+
+def kms(**changed: Any) -> dict[str, Any]:
+    """A security profile with a public key of one's own; None takes a field out."""
+    fields = CMK["azureKeyVaultKms"] | changed
+    return CMK | {"azureKeyVaultKms": {name: value for name, value in fields.items() if value is not None}}
+
+
+ELSEWHERE = str(VaultId(SUBSCRIPTION, "rg-keys", "kv-other"))
+
+
+@pytest.mark.parametrize(
+    ("security", "said", "expected"),
+    [
+        pytest.param(kms(), {}, Reason.AS_ASKED, id="as-asked"),
+        pytest.param(kms(keyVaultResourceId=None), {}, Reason.AS_ASKED, id="public-without-the-vault"),
+        pytest.param(kms(keyVaultResourceId=ELSEWHERE), {}, Reason.AS_ASKED, id="public-says-nothing-by-its-vault"),
+        pytest.param(kms(keyVaultNetworkAccess=None), {}, Reason.AS_ASKED, id="no-access-means-public"),
+        pytest.param(kms(keyVaultNetworkAccess="public"), {}, Reason.AS_ASKED, id="public-in-another-casing"),
+        pytest.param(kms(keyId=KEY_URL.upper()), {}, Reason.AS_ASKED, id="the-key-in-another-casing"),
+        pytest.param(kms(keyId=KEY_URL + "/"), {}, Reason.AS_ASKED, id="a-slash-behind-the-key"),
+        pytest.param(kms(), {"key": "ETCD"}, Reason.AS_ASKED, id="the-target-in-another-casing"),
+        pytest.param(kms(), {"vault": str(VAULT_ID).upper()}, Reason.AS_ASKED, id="the-vault-in-another-casing"),
+        pytest.param(kms(), {"networkAccess": "public"}, Reason.AS_ASKED, id="public-as-asked"),
+        pytest.param(kms(), {"networkAccess": "private"}, None, id="public-and-not-private"),
+        pytest.param(PRIVATE_CMK, {}, Reason.AS_ASKED, id="private"),
+        pytest.param(PRIVATE_CMK, {"networkAccess": "private"}, Reason.AS_ASKED, id="private-as-asked"),
+        pytest.param(PRIVATE_CMK, {"networkAccess": "public"}, None, id="private-and-not-public"),
+        pytest.param(
+            kms(keyVaultNetworkAccess="Private", keyVaultResourceId=str(VAULT_ID).upper()),
+            {},
+            Reason.AS_ASKED,
+            id="private-in-another-casing",
+        ),
+        pytest.param(
+            kms(keyVaultNetworkAccess="Private", keyVaultResourceId=None), {}, None, id="private-without-the-vault"
+        ),
+        pytest.param(
+            kms(keyVaultNetworkAccess="Private", keyVaultResourceId=ELSEWHERE), {}, None, id="private-of-another-vault"
+        ),
+        pytest.param(kms(), {"key": "other"}, None, id="another-key"),
+        pytest.param(kms(), {"vault": ELSEWHERE}, None, id="a-key-of-another-vault"),
+        pytest.param(kms(), {"vault": ELSEWHERE.replace("other", "{name}")}, None, id="a-vault-by-a-placeholder"),
+        pytest.param(kms(), {"identity": IDENTITY_ID.upper()}, Reason.AS_ASKED, id="its-identity-in-another-casing"),
+        pytest.param(kms(), {"identity": OTHER_IDENTITY_ID}, None, id="another-identity"),
+        pytest.param(kms(keyId=LEGACY_URL), {}, None, id="ambiguous"),
+        pytest.param(LEGACY, {}, None, id="legacy"),
+        pytest.param(PMK, {}, None, id="platform-managed"),
+        pytest.param({}, {}, None, id="not-encrypted"),
+    ],
+)
+def test_a_cluster_is_as_asked_by_key_network_access_vault_and_identity(
+    security: dict[str, Any], said: dict[str, Any], expected: Reason | None
+) -> None:
+    facts = Facts(cluster(security=security))
+
+    assert answer(decisions.is_as_asked, facts=facts, assigned=keyed(**said)) is expected
+
+
+@pytest.mark.parametrize("state", ["Updating", "Failed", "Canceled"])
+def test_a_key_that_is_visible_is_not_in_effect_before_the_operation_succeeded(state: str) -> None:
+    facts = Facts(cluster(security=CMK, state=state))
+
+    assert answer(decisions.is_as_asked, facts=facts, assigned=keyed()) is None
+
+
+def test_a_cluster_that_is_as_asked_needs_no_closer_look() -> None:
+    decision = decide(Facts(cluster(security=CMK)), keyed(), NOW)
+
+    assert decision == Decision(Action.NOTHING, (Reason.AS_ASKED,))
+
+
+NAMED = {"identity": IDENTITY_ID}
+CHANGING = NAMED | {"allowIdentityChange": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "assigned", "said", "expected"),
+    [
+        pytest.param("UserAssigned", (IDENTITY_ID,), {}, None, id="its-own"),
+        pytest.param("UserAssigned", (IDENTITY_ID,), NAMED, None, id="the-named-one"),
+        pytest.param("UserAssigned", (IDENTITY_ID.upper(),), NAMED, None, id="the-named-one-in-another-casing"),
+        pytest.param("UserAssigned", (OTHER_IDENTITY_ID,), {}, None, id="whichever-is-its-own"),
+        pytest.param("UserAssigned", (OTHER_IDENTITY_ID,), NAMED, Reason.OTHER_IDENTITY, id="another"),
+        pytest.param("UserAssigned", (OTHER_IDENTITY_ID,), CHANGING, Reason.OTHER_IDENTITY, id="never-replaced"),
+        pytest.param("UserAssigned", (), NAMED, Reason.OTHER_IDENTITY, id="none-that-can-be-read"),
+        pytest.param("UserAssigned", (IDENTITY_ID, OTHER_IDENTITY_ID), NAMED, Reason.OTHER_IDENTITY, id="two"),
+        pytest.param("SystemAssigned", (), {}, Reason.IDENTITY_SYSTEM_ASSIGNED, id="system-assigned"),
+        pytest.param("SystemAssigned", (), NAMED, Reason.IDENTITY_SYSTEM_ASSIGNED, id="system-assigned-and-named"),
+        pytest.param("SystemAssigned", (), CHANGING, None, id="system-assigned-and-may-change"),
+    ],
+)
+def test_the_identity_has_to_be_the_one_that_is_asked_for(
+    kind: str, assigned: tuple[str, ...], said: dict[str, Any], expected: Reason | None
+) -> None:
+    facts, asked = Facts(cluster(identity=kind, assigned=assigned)), keyed(**said)
+
+    answers = [answer(check, facts=facts, assigned=asked) for check in IDENTITY_CHECKS]
+
+    assert [one for one in answers if one is not None] == ([expected] if expected else [])
+
+
+IDENTITY_CHECKS = (decisions.has_other_identity, decisions.identity_is_system_assigned)
+
+
+@pytest.mark.parametrize("kind", ["UserAssigned", "SystemAssigned"])
+def test_a_platform_managed_key_asks_for_no_particular_identity(kind: str) -> None:
+    facts = Facts(cluster(identity=kind))
+
+    assert [answer(check, facts=facts) for check in (*IDENTITY_CHECKS, decisions.changes_identity)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param({}, None, id="no-placeholder"),
+        pytest.param({"vault": f"{ELSEWHERE}-{{name}}"}, None, id="a-name-that-fits"),
+        pytest.param({"vault": f"{ELSEWHERE}-{{region}}-{{name}}"}, Reason.VAULT_NAME_INVALID, id="too-long"),
+    ],
+)
+def test_a_vault_has_to_have_a_name_that_one_can_have(said: dict[str, Any], expected: Reason | None) -> None:
+    located = cluster(location="uk")
+    if expected:
+        located = cluster(location="southcentralus")
+
+    facts = Facts(located)
+
+    assert answer(decisions.vault_has_no_name, facts=facts, assigned=keyed(**said)) is expected
+
+
+def test_a_vault_is_looked_at_only_for_a_cluster_that_asks_for_a_key() -> None:
+    assert answer(decisions.needs_a_closer_look, assigned=keyed()) is Reason.PREREQUISITES_UNKNOWN
+    assert answer(decisions.needs_a_closer_look) is None
+    assert (
+        answer(decisions.needs_a_closer_look, facts=Facts(cluster(), prerequisites=prerequisites()), assigned=keyed())
+        is None
+    )
+
+
+def test_what_is_not_known_yet_is_looked_at_and_nothing_is_proposed() -> None:
+    decision = decide(Facts(cluster()), keyed(), NOW)
+
+    assert decision == Decision(Action.LOOK_CLOSER, (Reason.PREREQUISITES_UNKNOWN,))
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "expected"),
+    [
+        pytest.param({}, {}, None, id="all-in-place"),
+        pytest.param({"vault": None}, {}, Reason.VAULT_MISSING, id="no-vault"),
+        pytest.param({"key": None}, {}, Reason.KEY_MISSING, id="no-key"),
+        pytest.param({}, {"networkAccess": "private"}, Reason.VAULT_OPEN, id="as-the-target-asks-and-not-the-vault"),
+        pytest.param({"key": key(expires=NOW)}, {}, Reason.KEY_EXPIRED, id="by-this-moment"),
+    ],
+)
+def test_an_obstacle_is_reported(said: dict[str, Any], asked: dict[str, Any], expected: Reason | None) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(**said))
+
+    assert answer(decisions.lacks_vault_or_key, facts=facts, assigned=keyed(**asked)) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(access(), None, id="granted"),
+        pytest.param(None, None, id="not-asked"),
+        pytest.param(access(Grant.UNKNOWN), None, id="unknown"),
+        pytest.param(access(Grant.MISSING), Reason.ACCESS_MISSING, id="missing"),
+        pytest.param(access(Grant.WRAP_ONLY), Reason.ACCESS_WRAP_ONLY, id="the-trap"),
+    ],
+)
+def test_a_permission_that_is_missing_is_reported(found: Access | None, expected: Reason | None) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(access=found))
+
+    assert answer(decisions.lacks_access, facts=facts, assigned=keyed()) is expected
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        pytest.param(VaultNetwork.OPEN, PUBLIC_KEY, id="open"),
+        pytest.param(VaultNetwork.TRUSTED, PRIVATE_KEY, id="trusted"),
+    ],
+)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_key_is_asked_for_as_the_vaults_firewall_says(
+    mode: Mode, network: VaultNetwork, expected: Encryption
+) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(vault=vault(network=network)))
+
+    decision = decide(facts, assignment(asked=key_target(), mode=mode), NOW)
+
+    change = Change(NOT_ENCRYPTED, expected, ETAG)
+    assert decision == Decision(Action.WRITE, (Reason.NOT_AS_ASKED,), change)
+
+
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        pytest.param({"access": None}, (Reason.ACCESS_UNKNOWN,), id="unknown"),
+        pytest.param({"access": access(reading=Grant.MISSING)}, (Reason.READER_MISSING,), id="second-role"),
+        pytest.param({"vault": vault(purge_protection=False)}, (Reason.PURGE_PROTECTION_OFF,), id="purge-protection"),
+        pytest.param(
+            {"access": access(Grant.UNKNOWN, Grant.MISSING), "vault": vault(purge_protection=False)},
+            (Reason.ACCESS_UNKNOWN, Reason.READER_MISSING, Reason.PURGE_PROTECTION_OFF),
+            id="all",
+        ),
+    ],
+)
+def test_warnings_are_said_with_the_write_and_do_not_hold_it_up(
+    said: dict[str, Any], warned: tuple[Reason, ...]
+) -> None:
+    decision = decide(Facts(cluster(), prerequisites=prerequisites(**said)), keyed(), NOW)
+
+    assert decision.action is Action.WRITE
+    assert decision.reasons == (Reason.NOT_AS_ASKED, *warned)
+
+
+SYSTEM_ASSIGNED = cluster(identity="SystemAssigned")
+TO_NAMED = Change(
+    NOT_ENCRYPTED, NOT_ENCRYPTED, ETAG, identity=IDENTITY_ID, identity_before=IdentityKind.SYSTEM_ASSIGNED
+)
+
+
+@pytest.mark.parametrize("crypto", list(Grant))
+def test_the_identity_is_changed_before_the_key_is_asked_for(crypto: Grant) -> None:
+    """What the identity of now may do says nothing of the next one."""
+    facts = Facts(SYSTEM_ASSIGNED, prerequisites=prerequisites(access=access(crypto)))
+
+    decision = decide(facts, keyed(**CHANGING), NOW)
+
+    assert decision == Decision(Action.WRITE, (Reason.IDENTITY_TO_CHANGE,), TO_NAMED)
+
+
+def test_no_identity_is_changed_for_a_key_that_can_not_be_used() -> None:
+    facts = Facts(SYSTEM_ASSIGNED, prerequisites=prerequisites(key=key(enabled=False)))
+
+    decision = decide(facts, keyed(**CHANGING), NOW)
+
+    assert decision == Decision(Action.REPORT, (Reason.KEY_DISABLED,))
+
+
+def test_an_identity_that_is_there_is_not_changed() -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites())
+
+    assert answer(decisions.changes_identity, facts=facts, assigned=keyed(**CHANGING)) is None
+
+
+# what a change asks for, and whether it is there
+
+TO_PUBLIC = Change(NOT_ENCRYPTED, PUBLIC_KEY, ETAG)
+TO_PRIVATE = Change(NOT_ENCRYPTED, PRIVATE_KEY, ETAG)
+TO_PLATFORM = Change(NOT_ENCRYPTED, PLATFORM_MANAGED, ETAG)
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "there"),
+    [
+        pytest.param(TO_PLATFORM, {"security": PMK}, True, id="platform-managed"),
+        pytest.param(TO_PLATFORM, {}, False, id="platform-managed-not-yet"),
+        pytest.param(TO_PLATFORM, {"security": CMK}, False, id="platform-managed-and-a-key"),
+        pytest.param(TO_PUBLIC, {"security": CMK}, True, id="public-with-the-vault-that-azure-adds"),
+        pytest.param(TO_PUBLIC, {"security": kms(keyVaultResourceId=None)}, True, id="public"),
+        pytest.param(TO_PUBLIC, {"security": PRIVATE_CMK}, False, id="public-is-not-private"),
+        pytest.param(TO_PUBLIC, {"security": kms(keyId=KEY_URL + "2")}, False, id="another-key"),
+        pytest.param(TO_PUBLIC, {"security": PMK}, False, id="no-key"),
+        pytest.param(TO_PUBLIC, {"security": {"azureKeyVaultKms": CMK["azureKeyVaultKms"]}}, False, id="half-of-it"),
+        pytest.param(TO_PRIVATE, {"security": PRIVATE_CMK}, True, id="private"),
+        pytest.param(
+            TO_PRIVATE,
+            {"security": kms(keyVaultNetworkAccess="Private", keyVaultResourceId=str(VAULT_ID).upper())},
+            True,
+            id="private-in-another-casing",
+        ),
+        pytest.param(
+            TO_PRIVATE,
+            {"security": kms(keyVaultNetworkAccess="Private", keyVaultResourceId=ELSEWHERE)},
+            False,
+            id="private-of-another-vault",
+        ),
+        pytest.param(TO_NAMED, {}, True, id="identity"),
+        pytest.param(TO_NAMED, {"assigned": (IDENTITY_ID.lower(),)}, True, id="identity-in-another-casing"),
+        pytest.param(TO_NAMED, {"assigned": (OTHER_IDENTITY_ID,)}, False, id="another-identity"),
+        pytest.param(TO_NAMED, {"identity": "SystemAssigned"}, False, id="identity-not-yet"),
+        pytest.param(TO_NAMED, {"security": PMK}, False, id="identity-and-somebody-encrypted-it"),
+        pytest.param(TO_PUBLIC, {"security": CMK, "assigned": (OTHER_IDENTITY_ID,)}, True, id="whichever-identity"),
+    ],
+)
+def test_a_change_is_in_a_cluster_that_shows_all_of_it(change: Change, said: dict[str, Any], there: bool) -> None:
+    assert change.is_in(cluster(**said)) is there
+
+
+# what a refusal is about
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        pytest.param(
+            "FeatureNotRegistered",
+            "Feature Microsoft.ContainerService/KMSPMKPreview is not registered",
+            Reason.FEATURE_NOT_REGISTERED,
+            id="the-feature-by-its-name",
+        ),
+        pytest.param("BadRequest", "register kmspmkpreview first", Reason.FEATURE_NOT_REGISTERED, id="in-any-casing"),
+        pytest.param("KMSPMKPreview", "no", Reason.FEATURE_NOT_REGISTERED, id="in-the-code"),
+        pytest.param("FeatureNotRegistered", "OtherPreview is not registered", Reason.BLOCKED, id="another-feature"),
+        pytest.param("RequestDisallowedByPolicy", "a policy says no", Reason.BLOCKED, id="a-policy"),
+        pytest.param("", "", Reason.BLOCKED, id="nothing-said"),
+    ],
+)
+def test_a_missing_feature_is_told_from_other_refusals(code: str, text: str, expected: Reason) -> None:
+    assert reason_of(Refused(code, text)) is expected
+
+
+# what a fix speaks of
+
+
+def test_a_target_says_which_vault_key_and_identity_a_fix_is_about() -> None:
+    asked = keyed(vault=str(VAULT_ID).replace("kms", "{region}"), **NAMED)
+
+    subject = subject_of(cluster(), asked)
+
+    named = VaultId(SUBSCRIPTION, "rg-keys", "kv-westeurope")
+    assert subject == Subject(CLUSTER_ID, vault=named, key="etcd", principal=PRINCIPAL, identity=IDENTITY_ID)
+
+
+def test_a_fix_speaks_of_no_vault_where_none_is_asked_for() -> None:
+    assert subject_of(cluster(), assignment()) == Subject(CLUSTER_ID, principal=PRINCIPAL)
+    assert subject_of(cluster(), Assignment()) == Subject(CLUSTER_ID, principal=PRINCIPAL)
+    assert subject_of(cluster(), keyed()).identity is None
+
+
+@pytest.mark.parametrize(
+    ("assigned", "expected"),
+    [
+        pytest.param(Assignment(), None, id="no-target"),
+        pytest.param(assignment(), None, id="no-vault"),
+        pytest.param(keyed(), VAULT_ID, id="a-vault"),
+        pytest.param(
+            keyed(vault=str(VAULT_ID).replace(SUBSCRIPTION, "{subscription}")),
+            VaultId(OTHER_SUBSCRIPTION, "rg-keys", "kv-kms"),
+            id="of-the-clusters-subscription",
+        ),
+        pytest.param(keyed(vault=str(VAULT_ID).replace("kms", "kms-kms-kms-{name}")), None, id="no-name"),
+    ],
+)
+def test_the_vault_of_a_cluster_is_the_targets_with_its_own_names(
+    assigned: Assignment, expected: VaultId | None
+) -> None:
+    found = cluster(cluster_id=str(ClusterId(OTHER_SUBSCRIPTION, "rg-apps", "aks-payments-1")))
+
+    assert vault_of(found, assigned) == expected
+
+
+# two hands on one cluster
+
+
+@pytest.mark.parametrize(
+    ("ages", "expected"),
+    [
+        pytest.param([], None, id="never"),
+        pytest.param([timedelta()], None, id="once"),
+        pytest.param([CONTESTED_WITHIN - SECOND, timedelta()], Reason.CONTESTED, id="twice-just-before"),
+        pytest.param([CONTESTED_WITHIN, timedelta()], Reason.CONTESTED, id="twice-exactly-at"),
+        pytest.param([CONTESTED_WITHIN + SECOND, timedelta()], None, id="twice-just-after"),
+        pytest.param([timedelta(), timedelta()], Reason.CONTESTED, id="twice-at-once"),
+        pytest.param([timedelta(days=9), timedelta(days=8, hours=1)], Reason.CONTESTED, id="twice-and-long-ago"),
+        pytest.param([timedelta(days=9), timedelta(hours=1), timedelta()], Reason.CONTESTED, id="the-last-two-count"),
+        pytest.param([timedelta(days=9), timedelta(days=8, hours=23), timedelta()], None, id="and-only-those"),
+    ],
+)
+def test_a_cluster_that_is_set_back_again_and_again_is_let_go(ages: list[timedelta], expected: Reason | None) -> None:
+    """However long ago: it stays let go until an operator says otherwise."""
+    facts = Facts(cluster(), set_back=tuple(NOW - age for age in ages))
+
+    assert answer(decisions.is_contested, facts=facts) is expected
+
+
+def test_a_contested_cluster_is_left_alone_once_it_is_as_asked() -> None:
+    facts = Facts(cluster(security=PMK), set_back=(NOW, NOW))
+
+    assert decide(facts, assignment(), NOW) == Decision(Action.NOTHING, (Reason.AS_ASKED,))
+
+
+@pytest.mark.parametrize("asked", [None, key_target()], ids=["platform-managed", "customer-managed"])
+def test_a_contested_cluster_is_reported_and_not_written(asked: Target | None) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites() if asked else None, set_back=(NOW, NOW))
+
+    assert decide(facts, assignment(asked=asked), NOW) == Decision(Action.REPORT, (Reason.CONTESTED,))
+
+
 # what is written
 
 
@@ -366,6 +834,7 @@ def test_no_reason_to_wait_lacks_a_deadline() -> None:
         Reason.CONFLICT,
         Reason.LIMIT_REACHED,
         Reason.THROTTLED,
+        Reason.PROPAGATING,
         Reason.UPDATING,
         Reason.NOT_VISIBLE,
     }
@@ -397,7 +866,7 @@ def test_a_wait_that_was_given_up_stays_given_up() -> None:
 
 
 def test_a_fix_names_the_cluster_in_its_command() -> None:
-    stopped = fix(Reason.STOPPED, CLUSTER_ID)
+    stopped = fix(Reason.STOPPED, Subject(CLUSTER_ID))
 
     assert stopped is not None
     assert stopped.command == (
@@ -406,17 +875,85 @@ def test_a_fix_names_the_cluster_in_its_command() -> None:
 
 
 @pytest.mark.parametrize("reason", list(Reason), ids=str)
-def test_no_fix_has_a_hole_in_it(reason: Reason) -> None:
-    mended = fix(reason, ClusterId(CLUSTER_ID.subscription, "rg(1)", "aks_1"))
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(Subject(ClusterId(CLUSTER_ID.subscription, "rg(1)", "aks_1")), id="nothing-known"),
+        pytest.param(Subject(CLUSTER_ID, VAULT_ID, "etcd", PRINCIPAL, IDENTITY_ID), id="all-known"),
+    ],
+)
+def test_no_fix_has_a_hole_in_it(reason: Reason, subject: Subject) -> None:
+    mended = fix(reason, subject)
 
     said = f"{mended.text} {mended.command}" if mended else ""
     assert "{" not in said
     assert "}" not in said
 
 
-@pytest.mark.parametrize("reason", [Reason.AS_ASKED, Reason.NO_TARGET, Reason.EXEMPT, Reason.UPDATING, Reason.GONE])
-def test_what_nobody_can_mend_has_no_fix(reason: Reason) -> None:
-    assert fix(reason, CLUSTER_ID) is None
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        pytest.param(
+            Reason.ACCESS_MISSING,
+            "az role assignment create --role 'Key Vault Crypto User'"
+            f" --scope {VAULT_ID} --assignee-object-id {PRINCIPAL} --assignee-principal-type ServicePrincipal",
+            id="permission",
+        ),
+        pytest.param(
+            Reason.KEY_DISABLED,
+            f"az keyvault key set-attributes --subscription {VAULT_ID.subscription}"
+            " --vault-name kv-kms --name etcd --enabled true",
+            id="key",
+        ),
+        pytest.param(
+            Reason.VAULT_WITHOUT_BYPASS,
+            f"az keyvault update --subscription {VAULT_ID.subscription} --name kv-kms --bypass AzureServices",
+            id="vault",
+        ),
+        pytest.param(
+            Reason.IDENTITY_SYSTEM_ASSIGNED,
+            f"az aks update --subscription {CLUSTER_ID.subscription} --resource-group rg-apps --name aks-1"
+            f" --enable-managed-identity --assign-identity {IDENTITY_ID}",
+            id="identity",
+        ),
+        pytest.param(
+            Reason.FEATURE_NOT_REGISTERED,
+            f"az feature register --subscription {CLUSTER_ID.subscription}"
+            " --namespace Microsoft.ContainerService --name KMSPMKPreview"
+            f" && az provider register --subscription {CLUSTER_ID.subscription}"
+            " --namespace Microsoft.ContainerService",
+            id="feature",
+        ),
+    ],
+)
+def test_a_fix_names_what_it_is_about_in_its_command(reason: Reason, command: str) -> None:
+    mended = fix(reason, Subject(CLUSTER_ID, VAULT_ID, "etcd", PRINCIPAL, IDENTITY_ID))
+
+    assert mended is not None
+    assert mended.command == command
+
+
+NOBODY_MENDS = {
+    Reason.PROPAGATING,
+    Reason.AS_ASKED,
+    Reason.NO_TARGET,
+    Reason.EXEMPT,
+    Reason.NOT_AS_ASKED,
+    Reason.UPDATING,
+    Reason.BUSY,
+    Reason.IDENTITY_TO_CHANGE,
+    Reason.PREREQUISITES_UNKNOWN,
+    Reason.NOT_VISIBLE,
+    Reason.GONE,
+    Reason.THROTTLED,
+    Reason.LIMIT_REACHED,
+}
+"""What is well, passes by itself, is mended by the app, or is only warned of."""
+
+
+def test_all_but_what_nobody_has_to_mend_says_how_to_mend_it() -> None:
+    """A new reason has to be put on one side or the other."""
+    assert {reason for reason in Reason if fix(reason, Subject(CLUSTER_ID)) is None} == NOBODY_MENDS
 
 
 # purity
@@ -425,11 +962,13 @@ def test_what_nobody_can_mend_has_no_fix(reason: Reason) -> None:
 def test_deciding_twice_gives_the_same_and_leaves_its_inputs_unchanged() -> None:
     read = document(security={"azureKeyVaultKms": {"enabled": False}})
     facts = [
-        Facts(Cluster.read(read, read), waited, refused)
+        Facts(Cluster.read(read, read), waited, refused, found, set_back)
         for waited in (None, waiting(), waiting(since=NOW - timedelta(days=1)))
         for refused in (None, refusal(), refusal(etag=OTHER_ETAG), refusal(reason=Reason.CONFLICT))
+        for found in (None, prerequisites(), prerequisites(access=None))
+        for set_back in ((), (NOW, NOW))
     ]
-    asked = [assignment(), assignment(mode=Mode.AUDIT), assignment(exempt_because="x"), Assignment()]
+    asked = [keyed(), assignment(mode=Mode.AUDIT), assignment(exempt_because="x"), Assignment()]
     kept = copy.deepcopy((read, facts, asked))
 
     def table() -> list[Decision]:
@@ -628,6 +1167,164 @@ def test_a_write_is_only_proposed_where_every_precondition_holds(
         assert decision.change.etag == found.etag
 
 
+# whatever there may be, for a key of one's own
+
+IDENTITIES = st.sampled_from([(IDENTITY_ID,), (IDENTITY_ID.lower(),), (OTHER_IDENTITY_ID,), ()])
+KEYED_SECURITY = st.sampled_from(
+    [{}, {"azureKeyVaultKms": {"enabled": False, "keyId": KEY_URL}}, PMK, CMK, PRIVATE_CMK, LEGACY, AMBIGUOUS]
+)
+KEYED_CLUSTERS = st.builds(
+    document,
+    state=st.sampled_from(["Succeeded", "Succeeded", "Failed", "Updating"]),
+    power=st.sampled_from(["Running", "Running", "Stopped"]),
+    kubernetes=st.sampled_from(["1.33.0", "1.34.2", "1.32.9"]),
+    identity=st.sampled_from(["UserAssigned", "SystemAssigned", None]),
+    assigned=IDENTITIES,
+    security=KEYED_SECURITY | SOUND_SECURITY,
+    etag=st.sampled_from([ETAG, ETAG, None]),
+    location=st.sampled_from(["westeurope", "", "a-region-with-a-long-name"]),
+)
+TARGETS = st.builds(
+    lambda vault_name, network, identity: key_target(
+        vault=str(VAULT_ID).replace("kv-kms", vault_name), networkAccess=network, **identity
+    ),
+    st.sampled_from(["kv-kms", "kv-kms", "kv-{region}", "kv-{name}"]),
+    st.sampled_from([None, "public", "private"]),
+    st.sampled_from([{}, NAMED, CHANGING]),
+)
+TIMES = st.none() | st.sampled_from([NOW - SECOND, NOW, NOW + SECOND])
+FOUND = st.builds(
+    prerequisites,
+    vault=st.none() | st.builds(vault, network=st.sampled_from(VaultNetwork), purge_protection=st.booleans()),
+    key=st.none()
+    | st.builds(
+        key,
+        enabled=st.booleans(),
+        not_before=TIMES,
+        expires=TIMES,
+        kind=st.sampled_from(["RSA", "RSA-HSM", "EC", ""]),
+        operations=st.sampled_from([frozenset({"encrypt", "decrypt"}), frozenset({"wrapkey"}), frozenset()]),
+    ),
+    access=st.none() | st.builds(Access, st.sampled_from(Grant), st.sampled_from(Grant)),
+    tenant=st.sampled_from([None, OTHER_TENANT, prerequisites().tenant]),
+    vault_deleted=st.booleans(),
+    key_deleted=st.booleans(),
+    unreadable=st.booleans(),
+)
+SET_BACK = st.lists(st.sampled_from([NOW, NOW - timedelta(days=2)]), max_size=2).map(tuple)
+USABLE = st.builds(
+    prerequisites,
+    vault=st.builds(vault, network=st.sampled_from([VaultNetwork.OPEN, VaultNetwork.TRUSTED])),
+    access=st.none() | st.builds(Access, st.just(Grant.GRANTED), st.sampled_from(Grant)),
+)
+
+
+@PROPERTY
+@given(ANY_DOCUMENT, TARGETS, FOUND, WAITS, REFUSALS, MOMENTS)
+def test_no_document_and_no_survey_makes_a_look_fail(
+    read: dict[str, Any], asked: Target, found: Any, waited: Any, refused: Any, now: datetime
+) -> None:
+    read = read | {"id": str(CLUSTER_ID)}
+    facts = Facts(Cluster.read(read, read), waited, refused, found)
+
+    decision = decide(facts, assignment(asked=asked), now)
+
+    assert decision.reasons
+    assert decision.action is not Action.LOOK_CLOSER
+
+
+@PROPERTY
+@given(KEYED_CLUSTERS, TARGETS, WAITS, REFUSALS)
+def test_no_key_is_asked_for_before_its_prerequisites_were_looked_at(
+    read: dict[str, Any], asked: Target, waited: Any, refused: Any
+) -> None:
+    facts = Facts(Cluster.read(read, read), waited, refused)
+
+    decision = decide(facts, assignment(asked=asked), NOW)
+    looked = decide(replace(facts, prerequisites=prerequisites()), assignment(asked=asked), NOW)
+
+    assert decision.action is not Action.WRITE
+    assert decision.change is None
+    if decision.action is not Action.LOOK_CLOSER:
+        assert decision == looked, "a closer look changes nothing where another check has answered"
+
+
+@PROPERTY
+@given(KEYED_CLUSTERS, TARGETS, FOUND | USABLE, SET_BACK)
+def test_a_write_of_a_key_is_only_proposed_where_every_precondition_holds(
+    read: dict[str, Any], asked: Target, found: Any, set_back: Any
+) -> None:
+    read_cluster = Cluster.read(read, read)
+
+    decision = decide(Facts(read_cluster, prerequisites=found, set_back=set_back), assignment(asked=asked), NOW)
+
+    assert (decision.change is not None) is (decision.action is Action.WRITE)
+    if decision.change is None:
+        return
+    assert read_cluster.settled
+    assert read_cluster.succeeded
+    assert read_cluster.running
+    assert read_cluster.encryption.key_management is KeyManagement.NONE
+    assert decision.change.etag == read_cluster.etag
+    assert set_back not in {(NOW, NOW), (NOW - timedelta(days=2), NOW - timedelta(days=2))}
+    assert obstacle(found, asked.network_access, NOW) is None
+    if decision.change.identity is None:
+        assert access_obstacle(found) is None
+        assert read_cluster.identity.kind is IdentityKind.USER_ASSIGNED
+        assert asked.identity == OWN or read_cluster.identity.is_called(asked.identity)
+        assert decision.change.after.key_management is KeyManagement.CUSTOMER_MANAGED
+    else:
+        assert asked.allow_identity_change
+        assert read_cluster.identity.kind is IdentityKind.SYSTEM_ASSIGNED
+        assert decision.change.identity == asked.identity
+        assert decision.change.after == decision.change.before
+
+
+def test_the_properties_of_a_key_are_not_true_of_nothing() -> None:
+    """Both kinds of write can be reached by the strategies above."""
+    written = decide(Facts(cluster(), prerequisites=prerequisites()), keyed(), NOW)
+    changed = decide(Facts(SYSTEM_ASSIGNED, prerequisites=prerequisites()), keyed(**CHANGING), NOW)
+
+    assert [written.reason, changed.reason] == [Reason.NOT_AS_ASKED, Reason.IDENTITY_TO_CHANGE]
+
+
+SETTLED_CLUSTERS = st.builds(
+    document,
+    identity=st.sampled_from(["UserAssigned", "SystemAssigned"]),
+    assigned=st.just((IDENTITY_ID,)),
+    security=SOUND_SECURITY,
+)
+FITTING_TARGETS = st.builds(key_target, **{"identity": st.just(IDENTITY_ID), "allowIdentityChange": st.just(True)})
+
+
+@PROPERTY
+@given(SETTLED_CLUSTERS, FITTING_TARGETS, USABLE)
+def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_twice(
+    read: dict[str, Any], asked: Target, found: Any
+) -> None:
+    kept = copy.deepcopy(read)
+    looked_at = Cluster.read(read, read)
+    decision = decide(Facts(looked_at, prerequisites=found), assignment(asked=asked), NOW)
+    if decision.change is None:
+        assert looked_at.encryption.key_management is not KeyManagement.NONE
+        return
+
+    written_document = asking_for(looked_at.document, decision.change.after, decision.change.identity)
+
+    assert read == kept
+    assert without_kms(written_document) | {"identity": None} == without_kms(read) | {"identity": None}
+    written = Cluster.read(written_document | {"eTag": OTHER_ETAG}, written_document)
+    assert decision.change.is_in(written)
+    again = decide(Facts(written, prerequisites=found), assignment(asked=asked), NOW)
+    if decision.change.identity is None:
+        assert written_document["identity"] == read["identity"]
+        assert again == Decision(Action.NOTHING, (Reason.AS_ASKED,))
+    else:
+        assert written.encryption == looked_at.encryption
+        assert written.identity.is_called(IDENTITY_ID)
+        assert again.reason is not Reason.IDENTITY_TO_CHANGE
+
+
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
-    assert [field.name for field in fields(Facts)] == ["cluster", "waiting", "refusal"]
+    assert [field.name for field in fields(Facts)] == ["cluster", "waiting", "refusal", "prerequisites", "set_back"]

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.clusters import ClusterId
 from shared.errors import Malformed
 from shared.events import (
+    MOST_NAMES,
     ClusterRequest,
     Event,
     KeyRequest,
     RunOrder,
+    Scope,
     ShardRequest,
     cluster_request,
     key_request,
@@ -344,13 +347,24 @@ def test_a_key_request_survives_the_queue(request_: KeyRequest) -> None:
     "request_",
     [
         pytest.param(ShardRequest("run-1", SUBSCRIPTION, "timer"), id="smallest"),
-        pytest.param(ShardRequest("run-1", SUBSCRIPTION, "operator", Mode.ENFORCE), id="everything"),
+        pytest.param(ShardRequest("run-1", SUBSCRIPTION, "operator", Mode.ENFORCE), id="a-mode"),
+        pytest.param(
+            ShardRequest(
+                "run-1", SUBSCRIPTION, "operator", Mode.AUDIT, Scope((SUBSCRIPTION,), ("rg-apps",), (CLUSTER_ID,))
+            ),
+            id="everything",
+        ),
     ],
 )
 def test_a_shard_request_survives_the_queue(request_: ShardRequest) -> None:
     assert ShardRequest.decode(request_.encode()) == request_
 
 
+def test_a_shard_request_that_was_sent_before_there_were_scopes_is_about_everything() -> None:
+    assert ShardRequest.decode(json.dumps(SHARD_MESSAGE)) == ShardRequest("run-1", SUBSCRIPTION, "timer")
+
+
+SHARD_MESSAGE = {"run": "run-1", "subscription": SUBSCRIPTION, "askedBy": "timer"}
 CLUSTER_MESSAGE = {"cluster": str(CLUSTER_ID), "askedBy": "timer"}
 
 
@@ -394,11 +408,122 @@ def test_a_key_message_that_is_none_of_ours_is_malformed(body: dict[str, Any]) -
         pytest.param({"subscription": SUBSCRIPTION, "askedBy": "timer"}, id="no-run"),
         pytest.param({"run": "run-1", "subscription": "production", "askedBy": "timer"}, id="a-name-for-an-id"),
         pytest.param({"run": "run-1", "subscription": SUBSCRIPTION}, id="nobody-asked"),
+        pytest.param(SHARD_MESSAGE | {"mode": "force"}, id="a-mode-that-is-none"),
+        pytest.param(SHARD_MESSAGE | {"scope": []}, id="a-scope-that-is-no-object"),
+        pytest.param(SHARD_MESSAGE | {"scope": {"clusters": ["aks-1"]}}, id="a-scope-by-names"),
     ],
 )
 def test_a_shard_message_that_is_none_of_ours_is_malformed(body: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
         ShardRequest.decode(json.dumps(body))
+
+
+# a scope
+
+OTHER = ClusterId(OTHER_SUBSCRIPTION, "rg-other", "aks-2")
+
+
+@pytest.mark.parametrize(
+    ("scope", "held"),
+    [
+        pytest.param(Scope(), True, id="everything"),
+        pytest.param(Scope(subscriptions=(SUBSCRIPTION,)), True, id="its-subscription"),
+        pytest.param(Scope(subscriptions=(OTHER_SUBSCRIPTION,)), False, id="another-subscription"),
+        pytest.param(Scope(subscriptions=(OTHER_SUBSCRIPTION, SUBSCRIPTION)), True, id="one-of-two-subscriptions"),
+        pytest.param(Scope(groups=("rg-apps",)), True, id="its-group"),
+        pytest.param(Scope(groups=("rg-app",)), False, id="a-part-of-its-groups-name"),
+        pytest.param(Scope(groups=("rg-other", "rg-apps")), True, id="one-of-two-groups"),
+        pytest.param(Scope(clusters=(CLUSTER_ID,)), True, id="itself"),
+        pytest.param(Scope(clusters=(OTHER,)), False, id="another-cluster"),
+        pytest.param(Scope(clusters=(OTHER, CLUSTER_ID)), True, id="one-of-two-clusters"),
+        pytest.param(Scope((SUBSCRIPTION,), ("rg-apps",), (CLUSTER_ID,)), True, id="all-three"),
+        pytest.param(Scope((SUBSCRIPTION,), ("rg-other",)), False, id="every-part-must-hold"),
+        pytest.param(Scope((OTHER_SUBSCRIPTION,), (), (CLUSTER_ID,)), False, id="itself-in-another-subscription"),
+    ],
+)
+def test_a_scope_holds_what_every_part_of_it_means(scope: Scope, held: bool) -> None:
+    assert scope.holds(CLUSTER_ID) is held
+
+
+@pytest.mark.parametrize(
+    ("scope", "touched"),
+    [
+        pytest.param(Scope(), True, id="everything"),
+        pytest.param(Scope(subscriptions=(SUBSCRIPTION,)), True, id="by-its-id"),
+        pytest.param(Scope(subscriptions=(OTHER_SUBSCRIPTION,)), False, id="another"),
+        pytest.param(Scope(groups=("rg-apps",)), True, id="a-group-may-be-in-any"),
+        pytest.param(Scope(clusters=(CLUSTER_ID,)), True, id="by-a-cluster"),
+        pytest.param(Scope(clusters=(OTHER,)), False, id="by-a-cluster-of-another"),
+        pytest.param(Scope(clusters=(OTHER, CLUSTER_ID)), True, id="by-one-of-two-clusters"),
+        pytest.param(Scope((SUBSCRIPTION,), (), (OTHER,)), False, id="by-its-id-and-a-cluster-of-another"),
+    ],
+)
+def test_a_scope_touches_the_subscriptions_that_can_hold_what_it_means(scope: Scope, touched: bool) -> None:
+    assert scope.touches(SUBSCRIPTION) is touched
+
+
+IDS = st.builds(
+    ClusterId, st.sampled_from([SUBSCRIPTION, OTHER_SUBSCRIPTION]), st.sampled_from(["a", "b"]), st.just("c")
+)
+SCOPES = st.builds(
+    Scope,
+    st.lists(st.sampled_from([SUBSCRIPTION, OTHER_SUBSCRIPTION]), unique=True).map(tuple),
+    st.lists(st.sampled_from(["a", "b"]), unique=True).map(tuple),
+    st.lists(IDS, unique=True).map(tuple),
+)
+
+
+@PROPERTY
+@given(SCOPES, IDS)
+def test_no_cluster_that_is_meant_lies_in_a_subscription_that_is_not_swept(scope: Scope, cluster: ClusterId) -> None:
+    if scope.holds(cluster):
+        assert scope.touches(cluster.subscription)
+
+
+@PROPERTY
+@given(SCOPES)
+def test_a_scope_reads_its_own_json(scope: Scope) -> None:
+    said = json.loads(json.dumps(scope.view()))
+
+    assert Scope.read(said) == scope
+
+
+def test_a_scope_shows_only_what_it_narrows() -> None:
+    assert Scope().view() == {}
+    assert Scope((SUBSCRIPTION,), ("rg-apps",), (CLUSTER_ID,)).view() == {
+        "subscriptions": [SUBSCRIPTION],
+        "resourceGroups": ["rg-apps"],
+        "clusters": [str(CLUSTER_ID)],
+    }
+
+
+def test_a_scope_names_subscriptions_by_themselves_and_by_clusters() -> None:
+    assert Scope((SUBSCRIPTION,), (), (OTHER,)).named_subscriptions == {SUBSCRIPTION, OTHER_SUBSCRIPTION}
+    assert Scope(groups=("rg-apps",)).named_subscriptions == frozenset()
+
+
+def test_what_a_scope_names_twice_or_in_another_casing_is_one() -> None:
+    twice = Scope.read(
+        {
+            "subscriptions": [SUBSCRIPTION, SUBSCRIPTION.upper()],
+            "resourceGroups": ["RG-Apps", "rg-apps"],
+            "clusters": [str(CLUSTER_ID), str(CLUSTER_ID).upper()],
+        }
+    )
+
+    assert twice == Scope((SUBSCRIPTION,), ("rg-apps",), (CLUSTER_ID,))
+
+
+@pytest.mark.parametrize(("count", "sound"), [(MOST_NAMES, True), (MOST_NAMES + 1, False)])
+def test_a_scope_names_no_more_clusters_than_a_message_holds(count: int, sound: bool) -> None:
+    longest = [str(ClusterId(SUBSCRIPTION, "g" * 90, f"{number:03d}".ljust(63, "a"))) for number in range(count)]
+
+    if sound:
+        scope = Scope.read({"clusters": longest})
+        assert len(ShardRequest("r" * 36, SUBSCRIPTION, "operator", Mode.AUDIT, scope).encode()) < 48 * 1024
+    else:
+        with pytest.raises(Malformed, match="100 at most"):
+            Scope.read({"clusters": longest})
 
 
 # an operator's order
@@ -411,12 +536,18 @@ def test_a_shard_message_that_is_none_of_ours_is_malformed(body: dict[str, Any])
         pytest.param(b" \n", RunOrder(), id="blanks"),
         pytest.param(b"{}", RunOrder(), id="empty"),
         pytest.param(b'{"subscriptions": []}', RunOrder(), id="no-subscription-means-all"),
-        pytest.param(b'{"mode": "audit"}', RunOrder((), Mode.AUDIT), id="a-mode"),
+        pytest.param(b'{"mode": "audit"}', RunOrder(mode=Mode.AUDIT), id="a-mode"),
         pytest.param(b'{"mode": null}', RunOrder(), id="no-mode"),
         pytest.param(
             json.dumps({"subscriptions": [SUBSCRIPTION, OTHER_SUBSCRIPTION.upper()]}).encode(),
-            RunOrder((SUBSCRIPTION, OTHER_SUBSCRIPTION)),
+            RunOrder(Scope((SUBSCRIPTION, OTHER_SUBSCRIPTION))),
             id="subscriptions",
+        ),
+        pytest.param(b'{"resourceGroups": ["RG-Apps"]}', RunOrder(Scope(groups=("rg-apps",))), id="groups"),
+        pytest.param(
+            json.dumps({"clusters": [str(CLUSTER_ID).upper()], "mode": "enforce"}).encode(),
+            RunOrder(Scope(clusters=(CLUSTER_ID,)), Mode.ENFORCE),
+            id="clusters-and-a-mode",
         ),
     ],
 )
@@ -439,6 +570,11 @@ def test_an_order_is_read(body: bytes, expected: RunOrder) -> None:
         pytest.param(b'{"subscriptions": null}', "must be a list", id="null-for-a-list"),
         pytest.param(b'{"subscriptions": [1]}', "must be a list", id="a-number"),
         pytest.param(b'{"subscriptions": ["production"]}', "not a subscription id", id="a-name-for-an-id"),
+        pytest.param(b'{"resourceGroups": "rg"}', "resourceGroups must be a list", id="text-for-a-list-of-groups"),
+        pytest.param(b'{"resourceGroups": [null]}', "resourceGroups must be a list", id="a-group-that-is-null"),
+        pytest.param(b'{"clusters": {}}', "clusters must be a list", id="an-object-for-a-list"),
+        pytest.param(b'{"clusters": ["aks-1"]}', "not the resource id", id="a-name-for-a-clusters-id"),
+        pytest.param(b'{"scope": {}}', "a run takes subscriptions, resourceGroups, clusters, mode", id="a-scope"),
     ],
 )
 def test_an_order_that_can_not_be_read_says_what_to_change(body: bytes, hint: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import function_app
 from local.processes import free_port
 from local.simulator import SUBSCRIPTION
 from local.simulator.activity import PERSON, PERSONAL_DATA
@@ -40,6 +41,7 @@ KEY_URL = f"https://kv-kms-weu.vault.azure.net/keys/etcd/{VERSION}"
 AUDIT = "version: 1\ntargets: [{keyManagement: platform-managed}]\n"
 
 EVENT_GRID, HTTP_KEY, HTTP_OPEN = {"type": "eventGridTrigger"}, {"authLevel": "FUNCTION"}, {"authLevel": "ANONYMOUS"}
+ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 FUNCTIONS: dict[str, Json] = {
     "on_cluster_event": EVENT_GRID,
     "on_key_event": EVENT_GRID,
@@ -59,6 +61,19 @@ FUNCTIONS: dict[str, Json] = {
     "list_clusters": {"type": "httpTrigger", "methods": ["GET"], "route": "clusters"} | HTTP_KEY,
     "list_rotations": {"type": "httpTrigger", "methods": ["GET"], "route": "rotations"} | HTTP_KEY,
     "health": {"type": "httpTrigger", "methods": ["GET"], "route": "health"} | HTTP_OPEN,
+    "get_cluster": {
+        "type": "httpTrigger",
+        "methods": ["GET"],
+        "route": "clusters/{subscription}/{resourceGroup}/{name}",
+    }
+    | HTTP_KEY,
+    "resume_cluster": {
+        "type": "httpTrigger",
+        "methods": ["POST"],
+        "route": "clusters/{subscription}/{resourceGroup}/{name}/resume",
+    }
+    | HTTP_KEY,
+    "answer_anything_else": {"type": "httpTrigger", "methods": ANY_METHOD, "route": "{*path}"} | HTTP_KEY,
 }
 
 
@@ -198,6 +213,7 @@ def test_a_cluster_event_of_either_schema_leads_to_a_look(app: App, azure: Azure
 
     assert answer.status == 202
     assert row_of(app, cluster.name)["reason"] == "as-asked"
+    app.wait_for(lambda: app.activity(cluster, "decision"), "its line of activity")
     assert app.activity(cluster, "decision")[0]["askedBy"] == f"event:{event['id']}"
 
 
@@ -581,3 +597,54 @@ def test_with_the_queues_away_an_event_fails_and_is_delivered_again(
 
 def version_row(app: App, version: str) -> Json:
     return next((row for row in app.rows("rotations") if row["RowKey"] == f"v|{version}"), {})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        pytest.param("GET", "/api/nothing", 404, "GET /api/clusters", id="unknown-path"),
+        pytest.param("GET", "/api/runs", 405, "POST", id="wrong-method"),
+        pytest.param("DELETE", "/api/clusters", 405, "GET", id="nothing-is-deleted-here"),
+        pytest.param("GET", "/api/clusters/a/b/c/resume", 405, "POST", id="wrong-method-with-parts"),
+    ],
+)
+def test_an_unknown_path_or_method_is_told_what_there_is(
+    app: App, method: str, path: str, status: int, words: str
+) -> None:
+    answer = app.host.call(method, path, key=app.host.function_key)
+
+    assert answer.status == status
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert words in answer.json()["detail"]
+
+
+def test_every_path_that_is_told_of_is_there() -> None:
+    told = set(function_app.API.items())
+    routes = {(one["route"], one["methods"][0]) for one in FUNCTIONS.values() if len(one.get("methods", [])) == 1}
+
+    assert told == routes
+
+
+def test_a_cluster_that_nobody_knows_is_not_resumed_and_a_bad_id_is_told(app: App) -> None:
+    unknown = app.host.call("POST", f"/api/clusters/{SUBSCRIPTION}/rg/aks/resume", key=app.host.function_key)
+    bad = app.host.call("POST", "/api/clusters/none/rg/aks/resume", key=app.host.function_key)
+
+    assert (unknown.status, bad.status) == (404, 400)
+
+
+def test_one_cluster_is_shown_with_every_path_that_would_change_and_its_history(app: App, azure: Azure) -> None:
+    azure.aks.update_duration = timedelta(0)
+    cluster = azure.aks.add(fresh_name())
+    app.sweep()
+    app.wait_for_reason("as-asked", cluster)
+    path = f"/api/clusters/{SUBSCRIPTION}/{cluster.group}/{cluster.name.upper()}"
+
+    shown = app.get(path)
+    unknown = app.host.call("GET", f"{path}-none", key=app.host.function_key)
+    bad = app.host.call("GET", f"{path}?nothing=1", key=app.host.function_key)
+
+    assert (shown["name"], shown["keyManagement"], shown["reason"]) == (cluster.name, "platform-managed", "as-asked")
+    written = next(line for line in shown["history"] if line["kind"] == "write")
+    assert (written["outcome"], written["before"]["infrastructure"]) == ("done", False)
+    assert [line["at"] for line in shown["history"]] == sorted((line["at"] for line in shown["history"]), reverse=True)
+    assert (unknown.status, bad.status) == (404, 400)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.clusters import ClusterId, Encryption
-from shared.decisions import Action, Change, Fix, Reason, Refusal, Waiting
+from shared.decisions import Change, Refusal, Waiting
 from shared.errors import LostRace, Malformed, Unavailable
 from shared.keys import KeyId, KeyVersion
 from shared.ledger import TABLES, Ledger, TooLarge
 from shared.policy import Limits, Mode
+from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, Record, Rotation, Settlement
 from tests.product import NOW, Product, product
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 CLUSTER = ClusterId(SUBSCRIPTION, "rg-apps", "aks-1")
+OPERATION_ID = "a2eade3a-0000-0000-0000-000000000001"
+OPERATION = f"https://management.azure.com/subscriptions/s/operations/{OPERATION_ID}?api-version=2025-03-01&s=signed"
 BEFORE, AFTER = Encryption(), Encryption(infrastructure=True)
 CHANGE = Change(BEFORE, AFTER, etag="etag-1")
 WAITING = Waiting(Reason.UPDATING, NOW, NOW + timedelta(minutes=1), "token-1", "message-1")
@@ -144,13 +147,13 @@ async def test_a_claim_that_finds_no_slot_leaves_the_row_as_it_was(app: Product)
 async def test_settling_keeps_what_was_there_before_and_gives_the_slots_back(app: Product) -> None:
     claimed = await app.ledger.claim(Record(CLUSTER), claim(), WAITING, limits=Limits(), in_flight=never_in_flight)
     assert claimed is not None
-    accepted = await app.ledger.accept(claimed, "operation-1", now=NOW)
+    accepted = await app.ledger.accept(claimed, OPERATION, now=NOW)
 
     settled = await app.ledger.settle(accepted, Settlement.DONE, now=NOW)
 
     (line,) = await app.writes_noted()
     assert settled.claim is None
-    assert (line["outcome"], line["operation"], line["askedBy"]) == ("done", "operation-1", "event:1")
+    assert (line["outcome"], line["operation"], line["askedBy"]) == ("done", OPERATION_ID, "event:1")
     assert '"infrastructure":false' in line["before"]
     assert await app.slots_held() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,20 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.clusters import KeyManagement
-from shared.policy import Assignment, Limits, Mode, PolicyInForce
+from shared.keys import VaultId
+from shared.policy import OWN, Assignment, Limits, Mode, NetworkAccess, PolicyInForce, Target
 from tests.builders import (
     ENFORCING_POLICY,
+    IDENTITY_ID,
     NOW,
     OTHER_SUBSCRIPTION,
     PROPERTY,
     SECOND,
     SMALLEST_POLICY,
     SUBSCRIPTION,
+    VAULT_ID,
     assignment,
     cluster,
+    key_target,
     policy,
 )
 
+VAULTS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults"
 SHIPPED = Path(__file__).parent.parent / "kms-policy.yaml"
 FULL_DOCUMENT = f"""
 version: 1
@@ -39,6 +45,15 @@ targets:
       tags: {{env: prod}}
     mode: audit
     keyManagement: platform-managed
+  - name: secrets
+    match: {{names: ["secret-*"]}}
+    keyManagement: customer-managed
+    vault: {VAULTS}/kv-{{region}}
+    key: etcd
+    networkAccess: private
+    identity: {IDENTITY_ID}
+    allowIdentityChange: true
+    prerequisites: check
   - keyManagement: platform-managed
 optOutTag: leave-me
 exemptions:
@@ -72,8 +87,12 @@ def test_all_of_the_document_is_read() -> None:
     full = policy(FULL_DOCUMENT).policy
 
     assert full is not None
-    assert [target.name for target in full.targets] == ["payments", "default"]
+    assert [target.name for target in full.targets] == ["payments", "secrets", "default"]
     assert full.targets[0].match.tags == {"env": "prod"}
+    assert full.targets[1].asks_for is KeyManagement.CUSTOMER_MANAGED
+    assert full.targets[1].vault == f"{VAULTS}/kv-{{region}}"
+    assert (full.targets[1].key, full.targets[1].network_access) == ("etcd", NetworkAccess.PRIVATE)
+    assert (full.targets[1].identity, full.targets[1].allow_identity_change) == (IDENTITY_ID, True)
     assert (full.limits.concurrent_updates, full.limits.concurrent_updates_per_subscription) == (7, 3)
     assert full.opt_out_tag == "leave-me"
     assert full.exemptions[0].owner == "team@example.com"
@@ -95,9 +114,14 @@ def test_all_of_the_document_is_read() -> None:
             "version: 1\ntargets:\n  - {name: a}", "targets.0.keyManagement: is missing", id="asks-for-nothing"
         ),
         pytest.param(
-            "version: 1\ntargets:\n  - {keyManagement: customer-managed}",
+            "version: 1\ntargets:\n  - {keyManagement: legacy}",
             "targets.0.keyManagement: ",
-            id="key-management-that-is-not-there-yet",
+            id="key-management-that-nobody-is-moved-to",
+        ),
+        pytest.param(
+            "version: 1\ntargets:\n  - {keyManagement: customer-managed}",
+            "targets.0: keyManagement: customer-managed needs vault (its resource id) and key (its name)",
+            id="a-key-without-a-name",
         ),
         pytest.param(f"mode: enforced\n{SMALLEST_POLICY}", "mode: ", id="another-mode"),
         pytest.param(f"mode: no\n{SMALLEST_POLICY}", "mode: ", id="no-is-false-in-yaml"),
@@ -223,6 +247,142 @@ def test_the_first_target_that_matches_wins() -> None:
 
     assert assigned.target is not None
     assert assigned.target.name == "first"
+
+
+# customer-managed keys
+
+
+def faults(**said: object) -> tuple[str, ...]:
+    """The faults of a document with this one target; the fields are the document's own."""
+    return PolicyInForce.read(json.dumps({"version": 1, "targets": [said]})).faults
+
+
+KEYED: dict[str, object] = {"keyManagement": "customer-managed", "vault": f"{VAULTS}/kv-kms", "key": "etcd"}
+
+
+def test_a_vault_and_a_key_are_all_that_a_customer_managed_key_needs() -> None:
+    assert faults(**KEYED) == ()
+
+    asked = key_target()
+
+    assert (asked.network_access, asked.identity, asked.allow_identity_change) == (None, OWN, False)
+    assert asked.vault_for("westeurope", SUBSCRIPTION, "aks-1") == VAULT_ID
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param({"networkAccess": "public"}, id="public"),
+        pytest.param({"networkAccess": "private"}, id="private"),
+        pytest.param({"identity": "own"}, id="its-own-identity"),
+        pytest.param({"identity": IDENTITY_ID}, id="a-named-identity"),
+        pytest.param({"identity": IDENTITY_ID.upper()}, id="a-named-identity-in-another-casing"),
+        pytest.param({"identity": IDENTITY_ID, "allowIdentityChange": True}, id="a-change-to-it"),
+        pytest.param({"vault": f"{VAULTS}/KV-KMS".upper()}, id="a-vault-in-another-casing"),
+        pytest.param({"vault": f"{VAULTS}/kv-{{region}}"}, id="a-placeholder"),
+        pytest.param({"key": "E"}, id="the-shortest-key"),
+        pytest.param({"key": "k" * 127}, id="the-longest-key"),
+        pytest.param({"prerequisites": "check"}, id="prerequisites-are-checked"),
+    ],
+)
+def test_a_target_may_say_how_its_key_is_reached_and_by_whom(said: dict[str, object]) -> None:
+    assert faults(**KEYED | said) == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        pytest.param({"vault": None}, "needs vault", id="no-vault"),
+        pytest.param({"vault": ""}, "needs vault", id="an-empty-vault"),
+        pytest.param({"key": None}, "needs vault", id="no-key"),
+        pytest.param({"vault": "kv-kms"}, "not the resource id of a key vault", id="a-vault-by-its-name"),
+        pytest.param({"vault": f"{VAULTS}/kv-kms/keys/etcd"}, "not the resource id", id="a-key-for-a-vault"),
+        pytest.param({"vault": f"{VAULTS}/kv-{{cluster}}"}, "not the resource id", id="a-placeholder-nobody-fills-in"),
+        pytest.param({"vault": f"{VAULTS}/{'k' * 25}"}, "not the resource id", id="a-vaults-name-too-long"),
+        pytest.param(
+            {"vault": f"{VAULTS}/kv-kms".replace("vaults", "managedHSMs")}, "not the resource id", id="a-managed-hsm"
+        ),
+        pytest.param({"key": ""}, "key: ", id="an-empty-key"),
+        pytest.param({"key": "k" * 128}, "key: ", id="a-key-too-long"),
+        pytest.param({"key": "etcd/0123"}, "key: ", id="a-version-behind-the-key"),
+        pytest.param({"key": "etcd\n"}, "key: ", id="a-newline-behind-the-key"),
+        pytest.param({"key": "https://kv-kms.vault.azure.net/keys/etcd"}, "key: ", id="a-url-for-a-key"),
+        pytest.param({"networkAccess": "Private"}, "networkAccess: ", id="another-casing"),
+        pytest.param({"networkAccess": "selected"}, "networkAccess: ", id="another-network-access"),
+        pytest.param({"identity": "id-cp-1"}, "identity is `own` or", id="an-identity-by-its-name"),
+        pytest.param({"identity": f"{IDENTITY_ID}/x"}, "identity is `own` or", id="more-than-an-identity"),
+        pytest.param({"identity": ""}, "identity is `own` or", id="an-empty-identity"),
+        pytest.param({"allowIdentityChange": True}, "needs an identity to change to", id="a-change-to-nothing"),
+        pytest.param({"allowIdentityChange": "yes"}, "allowIdentityChange: ", id="text-for-a-yes"),
+        pytest.param({"prerequisites": "ensure"}, "prerequisites: ", id="prerequisites-that-nobody-ensures-yet"),
+        pytest.param({"valut": "x"}, "valut: unknown key; did you mean vault?", id="near-a-known-key"),
+    ],
+)
+def test_a_target_that_does_not_fit_its_key_names_its_fault(said: dict[str, object], fault: str) -> None:
+    found = faults(**KEYED | said)
+
+    assert any(one.startswith("targets.0") and fault in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param({"vault": f"{VAULTS}/kv-kms"}, id="vault"),
+        pytest.param({"key": "etcd"}, id="key"),
+        pytest.param({"networkAccess": "public"}, id="network-access"),
+        pytest.param({"identity": IDENTITY_ID}, id="identity"),
+    ],
+)
+def test_what_belongs_to_a_key_of_ones_own_is_a_fault_beside_a_platform_managed_one(said: dict[str, object]) -> None:
+    """Nobody shall believe that a vault is used which is not."""
+    (fault,) = faults(keyManagement="platform-managed", **said)
+
+    assert "belong to keyManagement: customer-managed" in fault
+
+
+@pytest.mark.parametrize(
+    ("vault", "expected"),
+    [
+        pytest.param(f"{VAULTS}/kv-kms", VAULT_ID, id="no-placeholder"),
+        pytest.param(f"{VAULTS}/kv-{{region}}", VaultId(SUBSCRIPTION, "rg-keys", "kv-westeurope"), id="region"),
+        pytest.param(f"{VAULTS}/kv-{{name}}", VaultId(SUBSCRIPTION, "rg-keys", "kv-aks-1"), id="name"),
+        pytest.param(
+            VAULTS.replace(SUBSCRIPTION, "{subscription}") + "/kv-kms",
+            VaultId(OTHER_SUBSCRIPTION, "rg-keys", "kv-kms"),
+            id="subscription",
+        ),
+        pytest.param(
+            VAULTS.replace("rg-keys", "rg-{region}-{name}") + "/kv-{region}",
+            VaultId(SUBSCRIPTION, "rg-westeurope-aks-1", "kv-westeurope"),
+            id="several-and-one-twice",
+        ),
+    ],
+)
+def test_the_placeholders_of_a_vault_are_filled_in(vault: str, expected: VaultId) -> None:
+    assert key_target(vault=vault).vault_for("westeurope", OTHER_SUBSCRIPTION, "aks-1") == expected
+
+
+@pytest.mark.parametrize(
+    ("region", "name"),
+    [
+        pytest.param("westeurope", "a-name-that-is-too-long", id="too-long"),
+        pytest.param("westeurope", "aks_1", id="an-underscore"),
+        pytest.param("", "", id="nothing"),
+        pytest.param("westeurope", "{region}", id="a-placeholder-for-a-name-is-not-filled-in-again"),
+    ],
+)
+def test_a_name_that_makes_no_vault_is_told(region: str, name: str) -> None:
+    asked = key_target(vault=f"{VAULTS}/k-{{name}}")
+
+    with pytest.raises(ValueError, match="not the resource id of a key vault"):
+        asked.vault_for(region, SUBSCRIPTION, name)
+
+
+def test_a_target_without_a_vault_has_none_to_fill_in() -> None:
+    asked = Target.model_validate({"keyManagement": "platform-managed"})
+
+    with pytest.raises(ValueError, match="vault: "):
+        asked.vault_for("westeurope", SUBSCRIPTION, "aks-1")
 
 
 # mode

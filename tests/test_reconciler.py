@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
-from shared.decisions import Action, Reason
 from shared.events import ClusterRequest, ShardRequest
 from shared.policy import Mode
+from shared.reasons import Action, Reason
 from tests.product import ENFORCE, LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
@@ -395,7 +395,13 @@ async def test_an_operation_that_fails_is_reported_and_not_hammered(app: Product
 
     assert record is not None
     assert record.reasons == (Reason.FAILED,)
-    assert [line["outcome"] for line in await app.writes_noted()] == ["failed"]
+    assert record.detail == "InternalOperationError: Internal server error"
+    (line,) = await app.writes_noted()
+    assert (line["outcome"], line["code"], line["text"]) == (
+        "failed",
+        "InternalOperationError",
+        "Internal server error",
+    )
     assert await app.slots_held() == []
     await assert_nothing_more_is_written(app, azure, cluster)
 
@@ -412,6 +418,66 @@ async def test_a_read_that_is_not_allowed_never_closes_a_row(app: Product, azure
     assert record.closed_at is None
     assert record.encryption is not None
     assert record.encryption.key_management is KeyManagement.PLATFORM_MANAGED
+
+
+# somebody sets it back
+
+
+async def enforce(app: Product, azure: Azure, cluster: SimulatedCluster, *, now: datetime) -> None:
+    """Let the app write, Azure end, and the wait its look."""
+    await app.look(cluster, now=now)
+    azure.clock.advance(UPDATE)
+    await app.look_again(cluster, now=now + UPDATE)
+
+
+async def test_a_cluster_that_is_set_back_twice_within_a_day_is_left_alone(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-1")
+    for hours in (0, 3):
+        await enforce(app, azure, cluster, now=NOW + timedelta(hours=hours))
+        azure.aks.set_back(cluster.id)
+    writes = len(puts(azure))
+
+    record = await app.look(cluster, now=NOW + timedelta(hours=27) - timedelta(seconds=1))
+
+    assert record is not None
+    assert record.reasons == (Reason.CONTESTED,)
+    assert record.fix is not None
+    for hours in (28, 60):
+        await app.look(cluster, now=NOW + timedelta(hours=hours))
+    await app.sweeper.sweep(ShardRequest("again", SUBSCRIPTION, "test"), now=NOW + timedelta(hours=61))
+    assert (await app.record(cluster)).reasons == (Reason.CONTESTED,)
+    assert len(puts(azure)) == writes
+
+
+async def test_an_operator_lets_a_contested_cluster_be_written_again(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-1")
+    for hours in (0, 1):
+        await enforce(app, azure, cluster, now=NOW + timedelta(hours=hours))
+        azure.aks.set_back(cluster.id)
+    await app.look(cluster, now=NOW + timedelta(hours=2))
+
+    resumed = await app.reconciler.resume(
+        ClusterId.parse(cluster.id), asked_by="operator", now=NOW + timedelta(hours=3)
+    )
+    await enforce(app, azure, cluster, now=NOW + timedelta(hours=4))
+
+    assert resumed is not None
+    assert (await app.record(cluster)).reasons == (Reason.AS_ASKED,)
+    assert "resumed" in {row["kind"] for row in await app.rows("activity")}
+
+
+async def test_set_backs_far_apart_are_enforced_each_time(app: Product, azure: Azure) -> None:
+    cluster = azure.aks.add("aks-1")
+    for days in (0, 2, 4):
+        await enforce(app, azure, cluster, now=NOW + timedelta(days=days))
+        assert (await app.record(cluster)).reasons == (Reason.AS_ASKED,)
+        azure.aks.set_back(cluster.id)
+
+
+async def test_a_cluster_that_nobody_knows_can_not_be_resumed(app: Product) -> None:
+    unknown = ClusterId(SUBSCRIPTION, "rg-apps", "aks-none")
+
+    assert await app.reconciler.resume(unknown, asked_by="operator", now=NOW) is None
 
 
 # clusters that come and go

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from shared.clusters import Encryption
-from shared.decisions import OPERATION_DEADLINE, Action, Decision, Facts, Reason, decide, fix
+from shared.clusters import Encryption, IdentityKind
+from shared.decisions import CONTEST, OPERATION_DEADLINE, Change, Decision, Facts, decide
 from shared.keys import KeyVersion
 from shared.policy import Assignment, Mode
+from shared.reasons import Action, Fix, Reason, Subject, fix
 from shared.records import (
     OVERDUE_AFTER,
     Detection,
     KnownKey,
+    NoticeKind,
     Record,
     Rotation,
     Settlement,
@@ -24,21 +27,29 @@ from shared.records import (
     is_overdue,
     is_pending,
     is_stale,
+    notice_of,
+    notice_of_risk,
+    notice_of_rotation,
     settlement,
 )
 from tests.builders import (
     CLUSTER_ID,
+    CMK,
     ETAG,
+    IDENTITY_ID,
     KEY,
     LEGACY,
     MINUTE,
     NOT_ENCRYPTED,
     NOW,
     OTHER_ETAG,
+    OTHER_IDENTITY_ID,
     OTHER_RESOURCE_UID,
     OTHER_VERSION,
     PLATFORM_MANAGED,
     PMK,
+    PRIVATE_CMK,
+    PUBLIC_KEY,
     RESOURCE_UID,
     SECOND,
     VAULT_ID,
@@ -48,7 +59,9 @@ from tests.builders import (
     claim,
     cluster,
     document,
+    key_target,
     key_version,
+    prerequisites,
     record,
     refusal,
     rotation,
@@ -98,6 +111,36 @@ def test_what_became_of_a_claim_is_told_from_the_cluster(
     told = [settlement(claim(), found, now=NOW + age, patience=PATIENCE) for age in (FRESH, PATIENT, LATE, OVER)]
 
     assert tuple(told) == expected
+
+
+TO_KEY = Change(NOT_ENCRYPTED, PUBLIC_KEY, ETAG)
+TO_IDENTITY = Change(
+    NOT_ENCRYPTED, NOT_ENCRYPTED, ETAG, identity=IDENTITY_ID, identity_before=IdentityKind.SYSTEM_ASSIGNED
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "expected"),
+    [
+        pytest.param(TO_KEY, {"security": CMK}, DONE, id="a-key-with-the-vault-that-azure-adds"),
+        pytest.param(TO_KEY, {"security": CMK, "state": "Updating"}, None, id="a-key-not-in-effect-yet"),
+        pytest.param(TO_KEY, {"security": CMK, "state": "Failed"}, FAILED, id="a-key-that-failed"),
+        pytest.param(TO_KEY, {"security": PRIVATE_CMK}, WITHDRAWN, id="a-key-somebody-elses-way"),
+        pytest.param(TO_KEY, {"security": PMK}, WITHDRAWN, id="no-key"),
+        pytest.param(TO_IDENTITY, {}, DONE, id="an-identity"),
+        pytest.param(TO_IDENTITY, {"assigned": (IDENTITY_ID.lower(),)}, DONE, id="an-identity-in-another-casing"),
+        pytest.param(TO_IDENTITY, {"state": "Updating"}, None, id="an-identity-not-in-effect-yet"),
+        pytest.param(TO_IDENTITY, {"state": "Failed"}, FAILED, id="an-identity-that-failed"),
+        pytest.param(TO_IDENTITY, {"identity": "SystemAssigned"}, WITHDRAWN, id="no-identity"),
+        pytest.param(TO_IDENTITY, {"assigned": (OTHER_IDENTITY_ID,)}, WITHDRAWN, id="somebody-elses-identity"),
+    ],
+)
+def test_what_became_of_a_key_or_an_identity_is_told_from_the_cluster(
+    asked: Change, said: dict[str, Any], expected: Settlement | None
+) -> None:
+    found = cluster(etag=CHANGED, **said)
+
+    assert settlement(replace(claim(), change=asked), found, now=NOW, patience=PATIENCE) is expected
 
 
 @pytest.mark.parametrize(
@@ -274,6 +317,9 @@ def test_another_decision_is_an_activity(changed: dict[str, Any]) -> None:
         pytest.param({"waiting": waiting()}, id="wait"),
         pytest.param({"claim": claim()}, id="claim"),
         pytest.param({"refusal": refusal()}, id="refusal"),
+        pytest.param({"enforced_at": NOW}, id="enforced"),
+        pytest.param({"set_back": (NOW,)}, id="set-back"),
+        pytest.param({"announced": "token"}, id="told"),
         pytest.param({"detail": "text"}, id="detail"),
         pytest.param({"closed_at": NOW}, id="closed"),
         pytest.param({"resource_uid": OTHER_RESOURCE_UID}, id="incarnation"),
@@ -310,7 +356,7 @@ def test_a_wait_is_forgotten_once_it_is_over(decision: Decision, kept: bool) -> 
 
 
 def test_a_new_decision_forgets_the_fix_and_detail_of_the_last_one() -> None:
-    mended = record(detail="text", fix=fix(Reason.STOPPED, CLUSTER_ID), change=change())
+    mended = record(detail="text", fix=fix(Reason.STOPPED, Subject(CLUSTER_ID)), change=change())
 
     decided = mended.after_deciding(Decision(Action.NOTHING, (Reason.AS_ASKED,)), now=NOW)
 
@@ -348,7 +394,7 @@ def test_a_row_says_how_to_mend_what_is_reported() -> None:
 
     looked = record().after_looking(stopped, assignment(), decide(Facts(stopped), assignment(), NOW), now=NOW)
 
-    assert looked.fix == fix(Reason.STOPPED, CLUSTER_ID)
+    assert looked.fix == fix(Reason.STOPPED, Subject(CLUSTER_ID))
     assert looked.fix is not None
 
 
@@ -366,6 +412,301 @@ def test_a_look_leaves_the_row_that_was_read_unchanged() -> None:
 
     assert (before, read) == kept
     assert Encryption.read(read) == NOT_ENCRYPTED
+
+
+def test_a_row_says_how_to_mend_what_a_key_lacks_by_the_names_of_its_target() -> None:
+    asked, facts = assignment(asked=key_target()), Facts(cluster(), prerequisites=prerequisites(key=None))
+
+    looked = record().after_looking(cluster(), asked, decide(facts, asked, NOW), now=NOW)
+
+    assert looked.reasons == (Reason.KEY_MISSING,)
+    assert looked.fix is not None
+    assert looked.fix.command is not None
+    assert "--vault-name kv-kms --name etcd" in looked.fix.command
+
+
+# two hands on one cluster
+
+EARLIER, BEFORE_THAT = NOW - timedelta(hours=1), NOW - timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("enforced_at", "set_back", "expected"),
+    [
+        pytest.param(None, (), (), id="never-enforced"),
+        pytest.param(EARLIER, (), (NOW,), id="enforced-and-undone"),
+        pytest.param(EARLIER, (BEFORE_THAT,), (BEFORE_THAT, NOW), id="enforced-again-and-undone-again"),
+        pytest.param(BEFORE_THAT, (EARLIER,), (EARLIER,), id="undone-and-known-already"),
+        pytest.param(EARLIER, (EARLIER,), (EARLIER,), id="at-the-same-moment"),
+        pytest.param(None, (EARLIER,), (EARLIER,), id="undone-and-never-enforced"),
+        pytest.param(
+            EARLIER,
+            (BEFORE_THAT - timedelta(days=9), BEFORE_THAT),
+            (BEFORE_THAT, NOW),
+            id="only-the-last-ones-are-kept",
+        ),
+    ],
+)
+def test_each_time_that_somebody_undoes_what_was_enforced_is_counted_once(
+    enforced_at: datetime | None, set_back: tuple[datetime, ...], expected: tuple[datetime, ...]
+) -> None:
+    found = record(enforced_at=enforced_at, set_back=set_back)
+
+    assert found.set_back_by(NOW) == expected
+    assert len(expected) <= CONTEST
+
+
+def test_a_contested_cluster_keeps_when_it_was_set_back_and_stays_contested() -> None:
+    found = record(enforced_at=EARLIER, set_back=(BEFORE_THAT,))
+
+    contested = looked_at(found, now=NOW)
+    later = looked_at(contested, now=NOW + timedelta(days=30))
+
+    assert contested.reasons == (Reason.CONTESTED,)
+    assert contested.set_back == (BEFORE_THAT, NOW)
+    assert later.says_the_same_as(contested)
+
+
+def looked_at(before: Record, *, now: datetime, **said: Any) -> Record:
+    """The row after a look at the cluster, as a look decides and records it."""
+    found = cluster(**said)
+    facts = Facts(found, before.waiting, before.refusal, set_back=before.set_back_by(now))
+    return before.after_looking(found, assignment(), decide(facts, assignment(), now), now=now)
+
+
+# what is told of a cluster
+
+TOLD = {"decided_at": NOW, "target": "default", "mode": Mode.ENFORCE}
+ENFORCED_AT = NOW - MINUTE
+
+
+@pytest.mark.parametrize(
+    ("action", "reasons", "said", "expected"),
+    [
+        pytest.param(Action.NOTHING, (Reason.AS_ASKED,), {}, None, id="as-asked-without-our-doing"),
+        pytest.param(
+            Action.NOTHING,
+            (Reason.AS_ASKED,),
+            {"enforced_at": ENFORCED_AT},
+            NoticeKind.CLUSTER_ENFORCED,
+            id="as-asked-by-our-doing",
+        ),
+        pytest.param(Action.NOTHING, (Reason.EXEMPT,), {"enforced_at": ENFORCED_AT}, None, id="exempt"),
+        pytest.param(Action.NOTHING, (Reason.NO_TARGET,), {"enforced_at": ENFORCED_AT}, None, id="no-target"),
+        pytest.param(Action.NOTHING, (Reason.GONE,), {"enforced_at": ENFORCED_AT}, None, id="gone"),
+        pytest.param(Action.WAIT, (Reason.UPDATING,), {"enforced_at": ENFORCED_AT}, None, id="updating"),
+        pytest.param(Action.WAIT, (Reason.BUSY,), {}, None, id="busy"),
+        pytest.param(Action.LOOK_CLOSER, (Reason.PREREQUISITES_UNKNOWN,), {}, None, id="not-looked-at-yet"),
+        pytest.param(Action.WRITE, (Reason.NOT_AS_ASKED,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="in-audit"),
+        pytest.param(
+            Action.WRITE,
+            (Reason.NOT_AS_ASKED, Reason.PURGE_PROTECTION_OFF),
+            {},
+            NoticeKind.CLUSTER_NOT_COMPLIANT,
+            id="in-audit-with-a-warning",
+        ),
+        pytest.param(
+            Action.WRITE, (Reason.IDENTITY_TO_CHANGE,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="identity-in-audit"
+        ),
+        pytest.param(Action.REPORT, (Reason.STOPPED,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="stopped"),
+        pytest.param(Action.REPORT, (Reason.OTHER_IDENTITY,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="identity"),
+        pytest.param(Action.REPORT, (Reason.ACCESS_WRAP_ONLY,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="the-trap"),
+        pytest.param(Action.REPORT, (Reason.VAULT_MISSING,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="no-vault"),
+        pytest.param(Action.REPORT, (Reason.KEY_MISSING,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="no-key"),
+        pytest.param(
+            Action.REPORT,
+            (Reason.STOPPED,),
+            {"enforced_at": ENFORCED_AT},
+            NoticeKind.CLUSTER_NOT_COMPLIANT,
+            id="enforced-once-is-not-enforced-now",
+        ),
+        pytest.param(Action.REPORT, (Reason.BLOCKED,), {}, NoticeKind.CLUSTER_BLOCKED, id="blocked"),
+        pytest.param(Action.REPORT, (Reason.FEATURE_NOT_REGISTERED,), {}, NoticeKind.CLUSTER_BLOCKED, id="feature"),
+        pytest.param(Action.REPORT, (Reason.CONTESTED,), {}, NoticeKind.CLUSTER_BLOCKED, id="contested"),
+        pytest.param(Action.REPORT, (Reason.POISONED,), {}, NoticeKind.CLUSTER_BLOCKED, id="poisoned"),
+        pytest.param(
+            Action.REPORT,
+            (Reason.WAITED_TOO_LONG, Reason.BUSY),
+            {},
+            NoticeKind.CLUSTER_BLOCKED,
+            id="waited-too-long",
+        ),
+        pytest.param(
+            Action.REPORT,
+            (Reason.FAILED,),
+            {"enforced_at": ENFORCED_AT},
+            NoticeKind.CLUSTER_BLOCKED,
+            id="a-failure-is-never-told-as-done",
+        ),
+        pytest.param(None, (), {}, None, id="nothing-decided-yet"),
+    ],
+)
+def test_what_is_told_of_a_cluster(
+    action: Action | None, reasons: tuple[Reason, ...], said: dict[str, Any], expected: NoticeKind | None
+) -> None:
+    notice = notice_of(record(**TOLD | said, action=action, reasons=reasons))
+
+    assert (notice.kind if notice else None) is expected
+
+
+@pytest.mark.parametrize("action", [Action.NOTHING, Action.WAIT, Action.LOOK_CLOSER])
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.AS_ASKED], ids=str)
+def test_nothing_but_what_is_as_asked_is_ever_told_as_done(action: Action, reason: Reason) -> None:
+    found = record(**TOLD, action=action, reasons=(reason,), enforced_at=ENFORCED_AT)
+
+    assert notice_of(found) is None
+
+
+def stopped(**said: Any) -> Record:
+    """A row that reports a stopped cluster."""
+    return record(**TOLD | {"action": Action.REPORT, "reasons": (Reason.STOPPED,)} | said)
+
+
+def enforced(**said: Any) -> Record:
+    """A row of a cluster that the app has enforced."""
+    defaults = {"action": Action.NOTHING, "reasons": (Reason.AS_ASKED,), "enforced_at": ENFORCED_AT}
+    return record(**TOLD | defaults | said)
+
+
+def told(found: Record) -> tuple[str, str]:
+    """The token and the id of what is told of a cluster."""
+    notice = notice_of(found)
+    assert notice is not None
+    return notice.token, notice.id
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same_token", "same_id"),
+    [
+        pytest.param(stopped(), stopped(), True, True, id="the-same-row"),
+        pytest.param(stopped(), stopped(version='W/"9"', announced="x"), True, True, id="a-row-that-was-told"),
+        pytest.param(stopped(), stopped(decided_at=NOW + MINUTE), True, False, id="decided-anew"),
+        pytest.param(stopped(), stopped(reasons=(Reason.BLOCKED,)), False, False, id="another-reason"),
+        pytest.param(stopped(), stopped(reasons=(Reason.STOPPED, Reason.BUSY)), True, True, id="one-more-reason"),
+        pytest.param(stopped(), stopped(enforced_at=ENFORCED_AT), True, True, id="enforced-once"),
+        pytest.param(enforced(), enforced(decided_at=NOW + MINUTE), True, True, id="enforced-and-looked-at-again"),
+        pytest.param(enforced(), enforced(enforced_at=NOW), False, False, id="enforced-anew"),
+        pytest.param(enforced(), stopped(), False, False, id="another-kind"),
+    ],
+)
+def test_what_is_told_is_known_by_its_token_and_its_id(
+    one: Record, other: Record, same_token: bool, same_id: bool
+) -> None:
+    (token, identifier), (other_token, other_identifier) = told(one), told(other)
+
+    assert (token == other_token) is same_token
+    assert (identifier == other_identifier) is same_id
+
+
+def test_two_clusters_are_never_told_under_one_id() -> None:
+    other = replace(stopped(), cluster_id=replace(CLUSTER_ID, name="aks-2"))
+
+    assert told(stopped())[1] != told(other)[1]
+
+
+def test_a_notice_says_what_the_row_says() -> None:
+    found = stopped(
+        encryption=PLATFORM_MANAGED, detail="text", fix=Fix("Start it.", "az aks start"), resource_id=str(CLUSTER_ID)
+    )
+
+    notice = notice_of(found)
+
+    assert notice is not None
+    assert notice.subject == str(CLUSTER_ID)
+    assert json.loads(json.dumps(notice.said)) == {
+        "clusterId": str(CLUSTER_ID),
+        "keyManagement": "platform-managed",
+        "target": "default",
+        "mode": "enforce",
+        "action": "report",
+        "reasons": ["stopped"],
+        "detail": "text",
+        "fix": {"text": "Start it.", "command": "az aks start"},
+        "decidedAt": NOW.isoformat(),
+    }
+
+
+def test_a_notice_of_a_cluster_that_was_never_read_names_it_all_the_same() -> None:
+    notice = notice_of(Record(CLUSTER_ID, action=Action.REPORT, reasons=(Reason.UNREADABLE,), decided_at=NOW))
+
+    assert notice is None or notice.said["clusterId"] == str(CLUSTER_ID)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        pytest.param({"security": PMK}, False, id="all-is-well-again"),
+        pytest.param({"security": PMK, "power": "Stopped"}, False, id="stopped-and-well"),
+        pytest.param({"power": "Stopped"}, True, id="still-wrong"),
+        pytest.param({}, True, id="wrong-in-another-way"),
+    ],
+)
+def test_what_was_told_is_forgotten_once_it_is_over(said: dict[str, Any], kept: bool) -> None:
+    """If it comes back, it is told again."""
+    looked = looked_at(record(announced="token"), now=NOW, **said)
+
+    assert (looked.announced is not None) is kept
+
+
+def test_what_was_enforced_is_told_once_however_often_it_is_looked_at() -> None:
+    first = looked_at(record(enforced_at=ENFORCED_AT), now=NOW, security=PMK)
+    notice = notice_of(first)
+    assert notice is not None
+
+    again = looked_at(replace(first, announced=notice.token), now=NOW + MINUTE, security=PMK)
+
+    assert told(again) == (notice.token, notice.id)
+    assert again.announced == notice.token
+
+
+# what is told of keys
+
+
+def test_a_rotation_is_told_once_under_its_version() -> None:
+    found = rotation()
+
+    notice = notice_of_rotation(found)
+
+    assert notice.kind is NoticeKind.ROTATION_DETECTED
+    assert notice == notice_of_rotation(replace(found, fanned_out_at=NOW, detected_at=NOW)), "the same, if told twice"
+    assert notice.id != notice_of_rotation(rotation(OTHER_VERSION)).id
+    assert json.loads(json.dumps(notice.said)) == {
+        "vault": "kv-kms",
+        "key": "etcd",
+        "version": VERSION,
+        "how": "event",
+        "created": NOW.isoformat(),
+        "detectedAt": NOW.isoformat(),
+    }
+
+
+def test_a_version_of_which_only_the_name_is_known_is_told_too() -> None:
+    notice = notice_of_rotation(replace(rotation(), version=KeyVersion(VERSION)))
+
+    assert notice.said["created"] is None
+
+
+@pytest.mark.parametrize(
+    ("risk", "users", "told_of"),
+    [
+        pytest.param(None, 3, False, id="all-is-well"),
+        pytest.param(Reason.KEY_DISABLED, 3, True, id="at-risk"),
+        pytest.param(Reason.KEY_DISABLED, 1, True, id="one-user"),
+        pytest.param(Reason.KEY_DISABLED, 0, False, id="nobody-uses-it"),
+    ],
+)
+def test_a_risk_is_told_to_whoever_uses_the_key(risk: Reason | None, users: int, told_of: bool) -> None:
+    notice = notice_of_risk(replace(known(), risk=risk), users)
+
+    assert (notice is not None) is told_of
+    if notice is not None:
+        assert (notice.kind, notice.subject) == (NoticeKind.KEY_AT_RISK, "kv-kms/etcd")
+        assert json.loads(json.dumps(notice.said)) == {
+            "vault": "kv-kms",
+            "key": "etcd",
+            "reason": "key-disabled",
+            "users": users,
+        }
 
 
 # rotations

@@ -12,6 +12,7 @@ from tests.builders import OTHER_SUBSCRIPTION, SUBSCRIPTION
 
 TABLES = "https://account.table.core.windows.net"
 QUEUES = "https://account.queue.core.windows.net"
+TOPIC = "https://topic.westeurope-1.eventgrid.azure.net/api/events"
 SMALLEST = {
     "AzureWebJobsStorage__tableServiceUri": TABLES,
     "AzureWebJobsStorage__queueServiceUri": QUEUES,
@@ -28,6 +29,8 @@ def test_the_addresses_of_storage_are_enough() -> None:
         subscriptions=(),
         policy_file=Path("kms-policy.yaml"),
         look_again=timedelta(seconds=60),
+        custom_features="",
+        notices_topic=None,
     )
 
 
@@ -39,6 +42,8 @@ def test_every_setting_is_read() -> None:
             "SUBSCRIPTIONS": f"{SUBSCRIPTION}, {OTHER_SUBSCRIPTION} ,",
             "POLICY_FILE": "other.yaml",
             "LOOK_AGAIN_SECONDS": "1",
+            "AKS_CUSTOM_FEATURES": "Microsoft.ContainerService/KMSPMKPreview",
+            "NOTICES_TOPIC": TOPIC,
         }
     )
 
@@ -46,10 +51,13 @@ def test_every_setting_is_read() -> None:
     assert settings.subscriptions == (SUBSCRIPTION, OTHER_SUBSCRIPTION)
     assert settings.policy_file == Path("other.yaml")
     assert settings.look_again == timedelta(seconds=1)
+    assert settings.custom_features == "Microsoft.ContainerService/KMSPMKPreview"
+    assert settings.notices_topic == TOPIC
 
 
 def test_empty_settings_are_as_good_as_none() -> None:
-    empty = dict.fromkeys(["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS"], "")
+    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS"]
+    empty = dict.fromkeys([*optional, "AKS_CUSTOM_FEATURES", "NOTICES_TOPIC"], "")
 
     assert Settings.read(SMALLEST | empty) == Settings.read(SMALLEST)
 
@@ -69,6 +77,8 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("AzureWebJobsStorage__queueServiceUri", "UseDevelopmentStorage=true", id="a-connection-string"),
         pytest.param("SUBSCRIPTIONS", "production", id="a-subscription-by-its-name"),
         pytest.param("SUBSCRIPTIONS", f"{SUBSCRIPTION};{OTHER_SUBSCRIPTION}", id="another-separator"),
+        pytest.param("NOTICES_TOPIC", "topic.westeurope-1.eventgrid.azure.net", id="a-topic-by-its-host"),
+        pytest.param("NOTICES_TOPIC", TOPIC.replace("https", "http"), id="a-topic-without-tls"),
         pytest.param("LOOK_AGAIN_SECONDS", "0", id="just-below"),
         pytest.param("LOOK_AGAIN_SECONDS", "3601", id="just-above"),
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),
@@ -90,6 +100,6 @@ def test_the_shortest_and_the_longest_wait_are_allowed(seconds: int) -> None:
 
 def test_everything_that_is_wrong_is_named_at_once() -> None:
     with pytest.raises(BadSettings) as raised:
-        Settings.read({"SUBSCRIPTIONS": "x", "LOOK_AGAIN_SECONDS": "x"})
+        Settings.read({"SUBSCRIPTIONS": "x", "LOOK_AGAIN_SECONDS": "x", "NOTICES_TOPIC": "x"})
 
-    assert str(raised.value).count(";") == 3
+    assert str(raised.value).count(";") == 4

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from local.simulator import SUBSCRIPTION
-from shared.decisions import Reason
+from shared.clusters import ClusterId
 from shared.errors import Malformed
-from shared.events import ShardRequest
+from shared.events import Scope, ShardRequest
 from shared.keys import KeyId
 from shared.policy import Mode
+from shared.reasons import Reason
+from shared.sweeper import EVERYTHING
 from tests.product import LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from local.storage import Account
     from shared.records import Shard
 
+OTHER = "00000000-0000-0000-0000-000000000002"
+STRANGER = "00000000-0000-0000-0000-00000000dead"
 KEY_URL = "https://kv-kms-weu.vault.azure.net/keys/etcd"
 
 
@@ -32,9 +36,9 @@ async def app(azure: Azure, account: Account) -> AsyncIterator[Product]:  # noqa
         yield built
 
 
-async def sweep(app: Product, *, hours: int = 0, mode: Mode | None = None) -> Shard:
+async def sweep(app: Product, *, hours: int = 0, mode: Mode | None = None, scope: Scope = EVERYTHING) -> Shard:
     shard = await app.sweeper.sweep(
-        ShardRequest("run-1", SUBSCRIPTION, "timer", mode), now=NOW + timedelta(hours=hours)
+        ShardRequest("run-1", SUBSCRIPTION, "timer", mode, scope), now=NOW + timedelta(hours=hours)
     )
     assert shard is not None
     return shard
@@ -184,13 +188,12 @@ async def test_each_distinct_key_is_asked_for_once_and_missing_users_are_added(a
 
 async def test_a_run_counts_its_shards_and_ends(app: Product, azure: Azure) -> None:
     azure.aks.add("aks-ok", encryption="platform-managed")
-    other = "00000000-0000-0000-0000-000000000002"
-    azure.aks.add("aks-old", subscription=other, kubernetes="1.32.1")
+    azure.aks.add("aks-old", subscription=OTHER, kubernetes="1.32.1")
 
     run = await app.sweeper.start("run-1", asked_by="operator", now=NOW)
     assert run.shards == 2
     assert await app.messages("shards") == 2
-    for subscription in (SUBSCRIPTION, other, other):
+    for subscription in (SUBSCRIPTION, OTHER, OTHER):
         await app.sweeper.sweep(ShardRequest("run-1", subscription, "operator"), now=NOW + LOOK_AGAIN)
 
     found = await app.ledger.run("run-1")
@@ -200,16 +203,105 @@ async def test_a_run_counts_its_shards_and_ends(app: Product, azure: Azure) -> N
 
 
 async def test_a_run_over_one_subscription_has_one_shard(app: Product, azure: Azure) -> None:
-    other = "00000000-0000-0000-0000-000000000002"
-    azure.aks.add("aks-1", subscription=other)
+    azure.aks.add("aks-1", subscription=OTHER)
 
-    run = await app.sweeper.start("run-1", asked_by="operator", now=NOW, only=(other,))
+    run = await app.sweeper.start("run-1", asked_by="operator", now=NOW, scope=Scope((OTHER,)))
 
     assert run.shards == 1
 
 
 async def test_a_run_over_a_subscription_that_is_not_swept_is_refused(app: Product) -> None:
-    with pytest.raises(Malformed, match="00000000-0000-0000-0000-00000000dead"):
-        await app.sweeper.start("run-1", asked_by="operator", now=NOW, only=("00000000-0000-0000-0000-00000000dead",))
+    with pytest.raises(Malformed, match=STRANGER):
+        await app.sweeper.start("run-1", asked_by="operator", now=NOW, scope=Scope((STRANGER,)))
 
     assert await app.messages("shards") == 0
+
+
+async def test_a_run_over_a_cluster_of_a_subscription_that_is_not_swept_is_refused(app: Product) -> None:
+    scope = Scope(clusters=(ClusterId(STRANGER, "rg-apps", "aks-1"),))
+
+    with pytest.raises(Malformed, match=STRANGER):
+        await app.sweeper.start("run-1", asked_by="operator", now=NOW, scope=scope)
+
+    assert await app.messages("shards") == 0
+
+
+async def test_a_run_over_a_cluster_has_the_shard_of_its_subscription_and_says_what_it_is_about(
+    app: Product, azure: Azure
+) -> None:
+    azure.aks.add("aks-1")
+    azure.aks.add("aks-2", subscription=OTHER)
+    scope = Scope(clusters=(ClusterId(OTHER, "rg-apps", "aks-2"),))
+
+    run = await app.sweeper.start("run-1", asked_by="operator", now=NOW, scope=scope)
+
+    assert run.shards == await app.messages("shards") == 1
+    found = await app.ledger.run("run-1")
+    assert found is not None
+    assert found[0] == run
+    assert found[0].scope == {"clusters": [str(scope.clusters[0])]}
+
+
+async def test_a_scope_leaves_the_other_clusters_of_its_subscription_alone(app: Product, azure: Azure) -> None:
+    meant = azure.aks.add("aks-1", encryption="platform-managed")
+    azure.aks.add("aks-2", encryption="platform-managed")
+    azure.aks.add("aks-3")
+
+    shard = await sweep(app, scope=Scope(clusters=(ClusterId.parse(meant.id),)))
+
+    assert (shard.clusters, shard.enqueued, shard.counts) == (1, 0, {"nothing:as-asked": 1})
+    assert [row["RowKey"].split("|")[1] for row in await app.rows("clusters")] == ["aks-1"]
+
+
+async def test_a_cluster_that_is_gone_and_not_meant_is_not_looked_at(app: Product, azure: Azure) -> None:
+    meant = azure.aks.add("aks-1", encryption="platform-managed")
+    gone = azure.aks.add("aks-2", encryption="platform-managed")
+    await sweep(app)
+    azure.aks.delete(gone.id)
+
+    narrow = await sweep(app, hours=1, scope=Scope(clusters=(ClusterId.parse(meant.id),)))
+    wide = await sweep(app, hours=1)
+
+    assert (narrow.enqueued, wide.enqueued) == (0, 1)
+
+
+async def test_a_scope_by_group_holds_its_clusters_in_any_casing(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-1", encryption="platform-managed", group="RG-Payments")
+    azure.aks.add("aks-2", encryption="platform-managed")
+
+    shard = await sweep(app, scope=Scope.read({"resourceGroups": ["rg-PAYMENTS"]}))
+
+    assert shard.clusters == 1
+
+
+# customer-managed keys
+
+KEYED = """
+version: 1
+mode: enforce
+acceptIrreversible: true
+targets:
+  - keyManagement: customer-managed
+    vault: /subscriptions/{subscription}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/kv-kms-weu
+    key: etcd
+"""
+
+
+@pytest.mark.parametrize("mode", [None, Mode.AUDIT], ids=["enforce", "audit"])
+async def test_what_needs_a_closer_look_is_enqueued_in_audit_too(
+    azure: Azure, account: Account, mode: Mode | None
+) -> None:
+    azure.aks.add("aks-new")
+    azure.aks.add("aks-ok", encryption="customer-managed", key_id=KEY_URL)
+    azure.aks.add("aks-other", encryption="platform-managed")
+
+    async with product(account, KEYED) as app:
+        shard = await sweep(app, mode=mode)
+
+        assert shard.counts == {
+            "look-closer:prerequisites-unknown": 1,
+            "nothing:as-asked": 1,
+            "report:encrypted-otherwise": 1,
+        }
+        assert shard.enqueued == await app.messages() == 1
+    assert azure.journal.matching("GET", "Microsoft.KeyVault") == (), "a sweep looks at no vault"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
-from shared.decisions import Action, Facts, Reason, decide
+from shared.clusters import IdentityKind
+from shared.decisions import Facts, decide
 from shared.errors import Malformed
+from shared.events import Scope
 from shared.ledger import Ledger, Page
 from shared.policy import Mode, PolicyInForce
+from shared.reasons import Action, Reason
 from shared.records import Record, Run, Shard
-from shared.views import Views, health_view, problem, run_view
+from shared.views import Views, health_view, paths, problem, run_view
 from tests.builders import (
     CLUSTER_ID,
+    IDENTITY_ID,
     KEY_URL,
     MINUTE,
     NOW,
@@ -25,10 +30,14 @@ from tests.builders import (
     SUBSCRIPTION,
     VERSION,
     assignment,
+    change,
     claim,
     cluster,
+    key_target,
+    prerequisites,
     record,
     rotation,
+    vault,
     waiting,
 )
 
@@ -74,6 +83,7 @@ def test_a_run_that_goes_on_says_how_far_it_is() -> None:
         "askedBy": "operator",
         "startedAt": "2026-03-02T09:00:00Z",
         "mode": "audit",
+        "scope": {},
         "status": "running",
         "finishedAt": None,
         "shards": {"total": 2, "done": 1},
@@ -81,6 +91,18 @@ def test_a_run_that_goes_on_says_how_far_it_is() -> None:
         "enqueued": 1,
         "decisions": {"nothing:as-asked": 2, "write:not-as-asked": 1},
         "failures": {},
+    }
+
+
+def test_a_run_says_what_it_is_about() -> None:
+    scope = Scope((SUBSCRIPTION,), ("rg-apps",), (CLUSTER_ID,))
+
+    view = run_view(Run("run-1", "operator", NOW, None, shards=1, scope=scope.view()))
+
+    assert json.loads(json.dumps(view))["scope"] == {
+        "subscriptions": [SUBSCRIPTION],
+        "resourceGroups": ["rg-apps"],
+        "clusters": [str(CLUSTER_ID)],
     }
 
 
@@ -152,6 +174,8 @@ NOTHING_KNOWN: dict[str, Any] = {
     "update": None,
     "waitingSince": None,
     "lookAgainAt": None,
+    "enforcedAt": None,
+    "setBackAt": [],
     "closedAt": None,
 }
 
@@ -178,8 +202,41 @@ async def test_a_cluster_shows_what_it_has_what_is_asked_and_what_would_be_chang
     assert view["change"] == {
         "before": {"azureKeyVaultKms": None, "kubernetesResourceObjectEncryptionProfile": None},
         "after": {"azureKeyVaultKms": None} | PMK,
+        "identity": None,
     }
     assert view["decidedAt"] == "2026-03-02T09:00:00Z"
+
+
+async def test_a_cluster_shows_the_key_that_it_would_be_given() -> None:
+    asked = assignment(asked=key_target(), mode=Mode.AUDIT)
+    decision = decide(Facts(cluster(), prerequisites=prerequisites(vault=vault(purge_protection=False))), asked, NOW)
+
+    view = await shown(record().after_looking(cluster(), asked, decision, now=NOW))
+
+    assert view["reasons"] == ["not-as-asked", "purge-protection-off"]
+    assert view["change"]["identity"] is None
+    assert view["change"]["after"] == PMK | {
+        "azureKeyVaultKms": {"enabled": True, "keyId": KEY_URL, "keyVaultNetworkAccess": "Public"}
+    }
+
+
+async def test_a_cluster_shows_the_identity_that_it_would_be_given() -> None:
+    asked = assignment(asked=key_target(identity=IDENTITY_ID, allowIdentityChange=True), mode=Mode.AUDIT)
+    found = cluster(identity="SystemAssigned")
+    decision = decide(Facts(found, prerequisites=prerequisites()), asked, NOW)
+
+    view = await shown(record().after_looking(found, asked, decision, now=NOW))
+
+    assert view["reason"] == "identity-to-change"
+    assert view["change"]["identity"] == IDENTITY_ID
+    assert view["change"]["before"] == view["change"]["after"]
+
+
+async def test_a_contested_cluster_shows_when_it_was_enforced_and_set_back() -> None:
+    view = await shown(record(enforced_at=NOW, set_back=(NOW - MINUTE, NOW + MINUTE)))
+
+    assert view["enforcedAt"] == "2026-03-02T09:00:00Z"
+    assert view["setBackAt"] == ["2026-03-02T08:59:00Z", "2026-03-02T09:01:00Z"]
 
 
 async def test_a_cluster_shows_the_update_that_is_under_way() -> None:
@@ -296,3 +353,25 @@ async def test_the_smallest_and_the_largest_page_are_allowed(top: int) -> None:
     await views(shelf).clusters({"top": str(top)})
 
     assert shelf.asked == [(None, top, None)]
+
+
+async def test_each_path_of_a_change_stands_by_itself() -> None:
+    after = replace(change().after, kms_enabled=True, key_url=KEY_URL, network_access="Public")
+    moved = record(change=replace(change(), after=after, identity="id-1", identity_before=IdentityKind.SYSTEM_ASSIGNED))
+
+    assert paths(moved) == [
+        {"path": "identity", "before": "system-assigned", "after": "id-1"},
+        {"path": "properties.securityProfile.azureKeyVaultKms.enabled", "before": None, "after": True},
+        {"path": "properties.securityProfile.azureKeyVaultKms.keyId", "before": None, "after": KEY_URL},
+        {
+            "path": "properties.securityProfile.azureKeyVaultKms.keyVaultNetworkAccess",
+            "before": None,
+            "after": "Public",
+        },
+        {
+            "path": "properties.securityProfile.kubernetesResourceObjectEncryptionProfile.infrastructureEncryption",
+            "before": None,
+            "after": "Enabled",
+        },
+    ]
+    assert paths(record(change=None)) == []

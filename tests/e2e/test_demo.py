@@ -58,16 +58,51 @@ def started(directory: Path, *options: str | Path) -> Demo:
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]:
-    """Both demos at once: most of the time they wait."""
+    """All demos at once: most of the time they wait."""
     wrong = tmp_path_factory.mktemp("wrong")
     (wrong / "wrong.yaml").write_text(WRONG, encoding="utf-8")
     running = {
-        "main": started(tmp_path_factory.mktemp("main")),
+        "dozen": started(tmp_path_factory.mktemp("dozen")),
+        "main": started(tmp_path_factory.mktemp("main"), "--scenario", "main"),
         "wrong": started(wrong, "--scenario", wrong / "wrong.yaml"),
     }
     yield running
     for demo in running.values():
         demo.child.stop()
+
+
+def test_without_a_scenario_the_dozen_is_played_and_ends_as_it_says(demos: dict[str, Demo]) -> None:
+    demo = demos["dozen"]
+
+    code = demo.end()
+
+    assert code == 0, demo.child.tail()
+    state = demo.end_state()
+    assert state["ok"]
+    assert all(check["ok"] for check in state["checks"])
+    assert {one["name"]: (one["keyManagement"], one["ledger"]["reason"]) for one in state["clusters"]} == {
+        "pmk-new": ("platform-managed", "as-asked"),
+        "pmk-old": ("none", "kubernetes-too-old"),
+        "pmk-stopped": ("none", "stopped"),
+        "pmk-busy": ("none", "busy"),
+        "pmk-compliant": ("platform-managed", "as-asked"),
+        "pmk-legacy": ("legacy", "encrypted-otherwise"),
+        "cmk-new": ("customer-managed", "as-asked"),
+        "cmk-existing": ("customer-managed", "as-asked"),
+        "cmk-system": ("none", "identity-system-assigned"),
+        "cmk-norole": ("none", "access-missing"),
+        "cmk-trap": ("none", "access-wrap-only"),
+        "prv-new": ("customer-managed", "as-asked"),
+        "shut-closed": ("none", "vault-without-bypass"),
+    }
+    assert {one["name"] for one in state["clusters"] if one["writes"]} == {
+        "pmk-new",
+        "cmk-new",
+        "cmk-existing",
+        "prv-new",
+    }
+    assert state["writes"] == 4
+    assert "everything ended as the scenario says" in demo.child.log()
 
 
 def test_the_main_scenario_ends_as_it_says(demos: dict[str, Demo]) -> None:

@@ -1,0 +1,214 @@
+"""The pages say what the code says: every field, setting, reason, notice and step, and examples that can be read."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+from local.scenario import SCENARIOS, ClusterEnd, Creation, Ends, Fleet, Rotation, Scenario, Step, Vault, Wait
+from local.stage import APP, QUEUES, TABLES
+from shared.clusters import ClusterId
+from shared.policy.document import Exemption, Limits, Match, Policy, Target
+from shared.reasons import Action, Reason, Subject, fix
+from shared.records import NoticeKind
+
+POLICY, OPERATIONS, SCENARIOS_PAGE = (APP / "docs" / f"{name}.md" for name in ("policy", "operations", "scenarios"))
+PAGES = sorted([*(APP / "docs").glob("*.md"), APP / "README.md", APP / "CHANGELOG.md"])
+
+Cells = tuple[str, ...]
+
+
+def section(page: Path, heading: str) -> str:
+    """A section's text, without what stands below headings of its own."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"{page.name} has no section {heading}"
+    return found[1]
+
+
+def rows(page: Path, heading: str) -> list[Cells]:
+    """The rows of all tables of a section, but for their heads."""
+    found: list[Cells] = []
+    for line in section(page, heading).splitlines():
+        if not line.startswith("|"):
+            continue
+        if set(line) <= set("|- "):  # a ruler: what stands above it is a head
+            found.pop()
+            continue
+        found.append(tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]))
+    return found
+
+
+def names(page: Path, heading: str) -> list[str]:
+    """What the rows of a section's tables are about: the first code of their first cell."""
+    return [match[1] for cells in rows(page, heading) if (match := re.match(r"`(\w[^`:]*)", cells[0]))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def fields(model: type[BaseModel]) -> set[str]:
+    return {to_camel(name) for name in model.model_fields}
+
+
+def docstrings(name: str) -> dict[str, str]:
+    """What stands below each member of an enum of shared/reasons.py."""
+    module = ast.parse((APP / "shared" / "reasons.py").read_text(encoding="utf-8"))
+    body = next(node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
+    found: dict[str, str] = {}
+    for member, said in pairwise(body):
+        if isinstance(member, ast.Assign) and isinstance(said, ast.Expr):
+            found[ast.literal_eval(member.value)] = ast.literal_eval(said.value)
+    return found
+
+
+# the policy
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        ("The document", Policy),
+        ("A target", Target),
+        ("Match", Match),
+        ("An exemption", Exemption),
+        ("Limits", Limits),
+    ],
+)
+def test_the_page_names_every_field_of_the_policy(heading: str, model: type[BaseModel]) -> None:
+    assert set(names(POLICY, heading)) == fields(model)
+
+
+def test_the_page_s_policies_have_no_faults() -> None:
+    texts = blocks(POLICY, "yaml")
+
+    assert len(texts) == 2
+    assert [Policy.read(text)[1] for text in texts] == [(), ()]
+
+
+def test_the_page_s_second_policy_has_every_field() -> None:
+    text = blocks(POLICY, "yaml")[1]
+
+    models = (Policy, Target, Match, Exemption, Limits)
+    missing = {field for model in models for field in fields(model) if not re.search(rf"\b{field}:", text)}
+    assert missing == set()
+
+
+def test_the_example_beside_the_fleet_has_no_faults() -> None:
+    text = (APP / "docs" / "fleet.policy.example.yaml").read_text(encoding="utf-8")
+
+    assert Policy.read(text)[1] == ()
+
+
+def test_the_page_says_of_each_action_what_the_code_says() -> None:
+    expected = [(f"`{action}`", docstrings("Action")[action]) for action in Action]
+
+    assert rows(POLICY, "Actions") == expected
+
+
+def test_the_page_says_of_each_reason_what_the_code_says_and_its_fix() -> None:
+    subject = Subject(ClusterId("SUBSCRIPTION", "GROUP", "NAME"))
+    fixes = {reason: fix(reason, subject) for reason in Reason}
+
+    expected = [
+        (f"`{reason}`", docstrings("Reason")[reason], found.text if (found := fixes[reason]) else "")
+        for reason in Reason
+    ]
+
+    assert rows(POLICY, "Reasons") == expected
+
+
+# operations
+
+
+def test_the_page_names_every_setting_and_no_other() -> None:
+    sample = json.loads((APP / "local.settings.sample.json").read_text(encoding="utf-8"))
+
+    assert sorted(names(OPERATIONS, "Settings")) == sorted(sample["Values"])
+
+
+def test_every_setting_that_the_code_reads_is_in_the_sample() -> None:
+    code = (APP / "shared" / "settings.py").read_text(encoding="utf-8")
+    sample = json.loads((APP / "local.settings.sample.json").read_text(encoding="utf-8"))
+
+    read = set(re.findall(r'"([A-Z]{2,}[A-Z_]*|AzureWebJobsStorage__\w+)"', code))
+
+    assert read
+    assert read <= set(sample["Values"])
+
+
+def test_the_page_names_every_table_and_queue() -> None:
+    assert set(names(OPERATIONS, "Tables")) == set(TABLES)
+    assert {f"{name}-poison" for name in names(OPERATIONS, "Queues and poison")} <= set(QUEUES)
+    assert all(f"`{queue}`" in section(OPERATIONS, "Queues and poison") for queue in QUEUES)
+
+
+def test_the_page_shows_one_notice_of_each_kind() -> None:
+    said = [json.loads(block) for block in blocks(OPERATIONS, "json")]
+
+    shown = [one["type"] for one in said if "specversion" in one]
+
+    assert names(OPERATIONS, "Notices") == [str(kind) for kind in NoticeKind]
+    assert shown == [str(kind) for kind in NoticeKind]
+
+
+# scenarios
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [("The file", Scenario), ("A vault", Vault), ("A cluster", Fleet), ("A step", Step), ("The ends", Ends)],
+)
+def test_the_page_names_every_field_of_a_scenario(heading: str, model: type[BaseModel]) -> None:
+    assert set(names(SCENARIOS_PAGE, heading)) == fields(model)
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [("A step", Creation), ("A step", Rotation), ("A step", Wait), ("The ends", ClusterEnd)],
+)
+def test_the_page_names_what_steps_and_ends_take(heading: str, model: type[BaseModel]) -> None:
+    text = section(SCENARIOS_PAGE, heading)
+
+    assert [name for name in fields(model) - fields(Fleet) if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_page_lists_every_scenario() -> None:
+    assert names(SCENARIOS_PAGE, "Playing one") == sorted(file.stem for file in SCENARIOS.glob("*.yaml"))
+
+
+def test_the_page_s_scenario_can_be_played() -> None:
+    (text,) = blocks(SCENARIOS_PAGE, "yaml")
+
+    scenario = Scenario.read(text)
+
+    assert Policy.read(scenario.policy)[1] == ()
+    assert set(scenario.ends.clusters) == {cluster.name for cluster in scenario.clusters}
+
+
+# all pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    targets: list[Any] = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text)
+
+    assert [path for path, _ in targets if path and not (page.parent / path).exists()] == []
+    anchors = [(page.parent / path if path else page, anchor[1:]) for path, anchor in targets if anchor]
+    assert [anchor for file, anchor in anchors if anchor not in _anchors(file)] == []
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
