@@ -19,12 +19,14 @@ from shared.decisions import (
     CONTESTED_WITHIN,
     DEADLINES,
     OPERATION_DEADLINE,
+    PROPAGATION,
     VISIBILITY_DEADLINE,
     Change,
     Check,
     Decision,
     Facts,
     decide,
+    is_propagating,
     reason_of,
     subject_of,
     vault_of,
@@ -1328,3 +1330,91 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
     assert [field.name for field in fields(Facts)] == ["cluster", "waiting", "refusal", "prerequisites", "set_back"]
+
+
+# moves
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "security", "expected"),
+    [
+        pytest.param("1.26.15", LEGACY, Reason.LEGACY_V1, id="just-before-v2"),
+        pytest.param("1.27.0", LEGACY, None, id="at-v2"),
+        pytest.param("1.27.1", LEGACY, None, id="just-after"),
+        pytest.param("1.26.15", PMK, None, id="not-legacy"),
+        pytest.param("new", LEGACY, None, id="a-version-nobody-can-read"),
+    ],
+)
+def test_legacy_v1_has_no_direct_move(kubernetes: str, security: dict[str, Any], expected: Reason | None) -> None:
+    facts = Facts(cluster(kubernetes=kubernetes, security=security))
+
+    assert answer(decisions.is_legacy_v1, facts=facts) is expected
+
+
+OTHER_KEY = LEGACY_URL.replace("/etcd/", "/other/")
+OTHER_VAULT = LEGACY_URL.replace("kv-kms", "kv-far")
+
+
+def legacy(url: str, access: str | None) -> dict[str, Any]:
+    """A legacy cluster's profile, with this key and this network access."""
+    kms = {"enabled": True, "keyId": url} | ({"keyVaultNetworkAccess": access} if access else {})
+    return {"azureKeyVaultKms": kms}
+
+
+@pytest.mark.parametrize(
+    ("security", "network", "expected"),
+    [
+        pytest.param(legacy(LEGACY_URL, "Public"), VaultNetwork.OPEN, None, id="same-access"),
+        pytest.param(legacy(LEGACY_URL, None), VaultNetwork.OPEN, None, id="access-left-out-means-public"),
+        pytest.param(legacy(LEGACY_URL, "Private"), VaultNetwork.TRUSTED, None, id="private-stays-private"),
+        pytest.param(legacy(LEGACY_URL, "Public"), VaultNetwork.TRUSTED, Reason.NEEDS_OFF_AND_ON, id="to-private"),
+        pytest.param(legacy(LEGACY_URL, "pRIVATE"), VaultNetwork.OPEN, Reason.NEEDS_OFF_AND_ON, id="to-public"),
+        pytest.param(legacy(OTHER_KEY, "Private"), VaultNetwork.OPEN, Reason.NEEDS_OFF_AND_ON, id="other-key"),
+        pytest.param(legacy(OTHER_VAULT, "Private"), VaultNetwork.OPEN, None, id="other-vault"),
+        pytest.param(PRIVATE_CMK, VaultNetwork.OPEN, None, id="not-legacy"),
+    ],
+)
+def test_the_access_to_one_vault_changes_only_by_off_and_on(
+    security: dict[str, Any], network: VaultNetwork, expected: Reason | None
+) -> None:
+    found = prerequisites(vault=vault(network=network))
+    facts = Facts(cluster(security=security), prerequisites=found)
+
+    assert answer(decisions.needs_off_and_on, facts=facts, assigned=keyed(migrate=True)) is expected
+
+
+@pytest.mark.parametrize(
+    ("security", "said", "expected"),
+    [
+        pytest.param(legacy(LEGACY_URL, "Public"), {}, None, id="legacy-same-key"),
+        pytest.param(legacy(OTHER_KEY, "Public"), {}, Reason.UNCONFIRMED_MOVE, id="legacy-other-key"),
+        pytest.param(legacy(OTHER_VAULT, "Public"), {}, Reason.UNCONFIRMED_MOVE, id="legacy-other-vault"),
+        pytest.param(legacy(OTHER_KEY, "Public"), {"allowUnconfirmed": True}, None, id="allowed"),
+        pytest.param(CMK, {"key": "other"}, Reason.UNCONFIRMED_MOVE, id="customer-managed-other-key"),
+        pytest.param(PRIVATE_CMK, {}, Reason.UNCONFIRMED_MOVE, id="customer-managed-other-access"),
+        pytest.param(PMK, {}, None, id="from-platform-managed"),
+        pytest.param({}, {}, None, id="from-nothing"),
+    ],
+)
+def test_a_move_that_no_document_states_is_reported_unless_it_is_allowed(
+    security: dict[str, Any], said: dict[str, Any], expected: Reason | None
+) -> None:
+    facts = Facts(cluster(security=security), prerequisites=prerequisites())
+
+    assert answer(decisions.is_unconfirmed, facts=facts, assigned=keyed(migrate=True, **said)) is expected
+
+
+@pytest.mark.parametrize(
+    ("granted", "expected"),
+    [
+        pytest.param(NOW - PROPAGATION + SECOND, True, id="just-before-the-hour"),
+        pytest.param(NOW - PROPAGATION, False, id="at-the-hour"),
+        pytest.param(NOW - PROPAGATION - SECOND, False, id="just-after"),
+        pytest.param(None, False, id="nobody-tells-when"),
+    ],
+)
+def test_a_grant_is_young_for_an_hour(granted: datetime | None, expected: bool) -> None:
+    found = prerequisites(access=replace(access(), granted_at=granted))
+
+    assert is_propagating(found, NOW) is expected
+    assert is_propagating(None, NOW) is False
