@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -661,12 +661,21 @@ def vault_with_key(azure: Azure, **seed: Any) -> SimulatedVault:
     return vault
 
 
+LONG_AGO = NOW - 2 * HOUR
+
+
 def cluster_of(
-    azure: Azure, vault: SimulatedVault, name: str = "aks-1", *, roles: tuple[str, ...] = ROLES
+    azure: Azure,
+    vault: SimulatedVault,
+    name: str = "aks-1",
+    *,
+    roles: tuple[str, ...] = ROLES,
+    granted: datetime = LONG_AGO,
 ) -> SimulatedCluster:
+    """A cluster whose identity has had these roles for so long that Azure knows them."""
     cluster = azure.aks.add(name)
     for role in roles:
-        azure.access.assign(cluster.principal_id, role, vault.id, created=azure.clock.now() - 2 * HOUR)
+        azure.access.assign(cluster.principal_id, role, vault.id, created=granted)
     return cluster
 
 
@@ -715,9 +724,8 @@ async def test_a_permission_whose_condition_does_not_hold_is_blocked_and_not_ham
 ) -> None:
     vault = vault_with_key(azure)
     cluster = cluster_of(azure, vault, roles=())
-    long_ago = azure.clock.now() - 2 * HOUR
     azure.access.assign(
-        cluster.principal_id, ROLES[0], vault.id, condition="@Resource[x] == y", holds=False, created=long_ago
+        cluster.principal_id, ROLES[0], vault.id, condition="@Resource[x] == y", holds=False, created=LONG_AGO
     )
 
     await keyed.look(cluster)
@@ -829,7 +837,7 @@ async def test_a_private_vaults_permission_that_is_not_propagated_yet_fails_the_
     keyed: Product, azure: Azure
 ) -> None:
     azure.access.propagation = timedelta(minutes=20)
-    cluster = cluster_of(azure, vault_with_key(azure, **TRUSTED))
+    cluster = cluster_of(azure, vault_with_key(azure, **TRUSTED), granted=azure.clock.now())
 
     await keyed.look(cluster)
     azure.clock.advance(UPDATE)
