@@ -71,7 +71,7 @@ class Play:
             if step.say:
                 self.said = step.say
                 self.news.append(step.say)
-            self._do(step)
+            self._take(step)
             self.done += 1
             self.look()
         self._check()
@@ -136,19 +136,20 @@ class Play:
             self.clusters[fleet.name] = azure.aks.add(**self._seed(fleet), state=fleet.state)
             self._grant(fleet)
 
-    def _do(self, step: Step) -> None:
+    def _take(self, step: Step) -> None:
+        """Let the one thing happen that a step names."""
         if step.sweep:
             self._sweep()
-        elif step.create is not None:
+        if step.create is not None:
             self._create(step.create)
-        elif step.rotate is not None:
+        if step.rotate is not None:
             self._rotate(step.rotate.key, announce=step.rotate.announce)
-        elif step.wait is not None:
+        if step.wait is not None:
             name, reason = step.wait.cluster, step.wait.reason
             self._wait(lambda: self.rows.get(name, {}).get("reason") == reason, f"{name} to be {reason}")
-        elif step.redeliver:
+        if step.redeliver:
             self._redeliver()
-        elif step.advance is not None:
+        if step.advance is not None:
             self.stage.azure.clock.advance(step.advance)
             self.stage.host.advance(step.advance)
 
