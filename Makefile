@@ -1,10 +1,11 @@
 # What one does with this repository. `make` alone lists it.
-.PHONY: help setup run demo test scenarios lint types lock clean
+.PHONY: help setup run demo test slow lint types lock clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 PLAY := $(PYTHON) -m local
 SCENARIO ?= dozen
+WORKERS ?= 3
 OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON)) $(if $(FLEET),--fleet $(FLEET)) \
 	$(if $(POLICY),--policy $(POLICY))
 COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe \
@@ -21,11 +22,11 @@ run: setup  ## play the main job on a simulated Azure, then stay up
 demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file; FLEET=file POLICY=file: look at your own
 	@$(PLAY) demo $(OPTIONS)
 
-test: lint types  ## lint, types and all tests
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+test: lint types  ## lint, types and all tests; WORKERS=3 at a time, for they wait a lot
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-scenarios: setup  ## play every scenario, a few at a time
-	$(PYTHON) -m pytest -m "slow or not slow" tests/e2e/test_scenarios.py
+slow: setup  ## the tests that take long: every scenario, twenty workers as processes
+	$(PYTHON) -m pytest -m slow
 
 lint: setup  ## ruff: rules and format
 	.venv/bin/ruff check .

@@ -22,7 +22,7 @@ AT_ONCE = 3
 ELSEWHERE = {"dozen", "main"}
 """Played by test_demo.py."""
 ALWAYS = {"customer-managed-private-new", "legacy-access-policy", "legacy-to-customer", "migrate-customer-to-platform"}
-"""One of each kind; `make scenarios` plays the others too."""
+"""One of each kind; `make slow` plays the others too."""
 NAMES = sorted({file.stem for file in SCENARIOS.glob("*.yaml")} - ELSEWHERE)
 
 
