@@ -22,7 +22,7 @@ run: setup  ## play the main job on a simulated Azure, then stay up
 demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file; FLEET=file POLICY=file: look at your own
 	@$(PLAY) demo $(OPTIONS)
 
-test: lint types  ## lint, types and all tests; WORKERS=3 at a time, for they wait a lot
+test: lint types  ## lint, types and tests; WORKERS=3 at a time, for they wait a lot
 	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 slow: setup  ## the tests that take long: every scenario, twenty workers as processes
