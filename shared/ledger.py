@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
+from zlib import crc32
 
 from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
@@ -134,6 +135,9 @@ class Ledger:
     ) -> Record | None:
         """Record the intent to write and the look that will settle it, and take a slot; None if no slot is free.
 
+        A row without a claim comes back if the slot was lost in between. It has no wait any more: the earlier wait's
+        message may have come meanwhile and ended as stale, so whoever asked has to wait anew.
+
         The row comes first: whatever happens after, the next look finds the claim and settles it, and settling gives
         back what slots it took. LostRace if somebody else claimed the cluster first.
         """
@@ -144,8 +148,7 @@ class Ledger:
         claimed = await self.write(replace(record, claim=claim, waiting=waiting))
         if await self._take_slots(claimed.cluster_id, claim.intent, limits, in_flight, now):
             return claimed
-        await self.write(replace(claimed, claim=None, waiting=record.waiting))
-        return None
+        return await self.write(replace(claimed, claim=None, waiting=None))
 
     async def accept(self, record: Record, operation: str | None, *, now: datetime) -> Record:
         """Record that Azure took the claimed write."""
@@ -180,17 +183,20 @@ class Ledger:
     ) -> list[Row] | None:
         """Return one free slot of all and one of the subscription, or None. A slot without a row yet is free."""
         wanted = {"all": limits.concurrent_updates, cluster_id.subscription: limits.concurrent_updates_per_subscription}
-        free = [await self._free_slot(scope, size, in_flight, now) for scope, size in wanted.items()]
+        free = [await self._free_slot(cluster_id, scope, size, in_flight, now) for scope, size in wanted.items()]
         return [slot for slot in free if slot is not None] if all(free) else None
 
-    async def _free_slot(self, scope: str, size: int, in_flight: InFlight, now: datetime) -> Row | None:
+    async def _free_slot(
+        self, cluster_id: ClusterId, scope: str, size: int, in_flight: InFlight, now: datetime
+    ) -> Row | None:
         """A taken slot whose lease ended is free only once Azure shows nothing in flight on its cluster.
 
         Where that can't be told, it is free once any operation must have ended: one cluster out of sight must not
         stop the fleet.
         """
         rows = {row["RowKey"]: row async for row in self._slots(scope)}
-        names = [_slot_row(scope, number) for number in range(size)]
+        first = crc32(str(cluster_id).encode()) % size  # those who come at the same moment try different ones
+        names = [_slot_row(scope, (first + number) % size) for number in range(size)]
         for name in names:
             if name not in rows:
                 return {"PartitionKey": _SLOTS, "RowKey": name}

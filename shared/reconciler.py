@@ -183,6 +183,10 @@ class Reconciler:
         )
         if claimed is None:
             return await self._wait(Reason.LIMIT_REACHED, record, seen, request, now=now, after=self.look_again)
+        if claimed.claim is None:
+            return await self._wait(
+                Reason.LIMIT_REACHED, claimed, claimed, request, now=now, after=self.look_again, earlier=record.waiting
+            )
         await self._send_for(waiting, request, now=now)
         return await self._put(
             cluster, claimed, claim, request, earlier=record.waiting, young_grant=young_grant, now=now
@@ -263,13 +267,21 @@ class Reconciler:
         return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
 
     async def _wait(
-        self, reason: Reason, record: Record, seen: Record, request: ClusterRequest, *, now: datetime, after: timedelta
+        self,
+        reason: Reason,
+        record: Record,
+        seen: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+        after: timedelta,
+        earlier: Waiting | None = None,
     ) -> Record:
         """Put a wait into the row, and send its one message once the row is won. Past its deadline, report it.
 
         An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
         """
-        waiting = _waiting(record.waiting, reason, request, now=now, until=now + after)
+        waiting = _waiting(record.waiting or earlier, reason, request, now=now, until=now + after)
         decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), waiting, now)
         decided = seen.after_deciding(decision, now=now)
         if decision.action is not Action.WAIT:

@@ -640,6 +640,22 @@ async def test_no_more_clusters_are_updated_at_once_than_the_limits_allow(azure:
         assert await app.slots_held() == []
 
 
+async def test_who_loses_a_slot_after_claiming_waits_for_one_with_a_message_of_its_own(
+    azure: Azure, account: Account
+) -> None:
+    clusters = [azure.aks.add(f"aks-{number}") for number in range(8)]
+    limits = ENFORCE + "limits: {concurrentUpdates: 1, concurrentUpdatesPerSubscription: 1}\n"
+
+    async with product(account, limits) as app:
+        await asyncio.gather(*(app.look(cluster) for cluster in clusters))
+
+        records = [await app.record(cluster) for cluster in clusters]
+        assert [record.reasons for record in records if record.claim] == [(Reason.UPDATING,)]
+        assert {record.reasons for record in records if not record.claim} == {(Reason.LIMIT_REACHED,)}
+        assert all(record.waiting for record in records)
+        assert await app.messages() == len(clusters)
+
+
 async def test_a_slot_whose_lease_ended_is_taken_over_only_when_nothing_is_in_flight(
     azure: Azure, account: Account
 ) -> None:
