@@ -47,8 +47,9 @@ class Inspector:
         known = await self.ledger.key(request.key)
         try:
             await self._log_versions(known, request, now)
-            await self._look_at_key(request, now)
-            return await self._fan_out(request, now)
+            logged = await self.ledger.key(request.key)
+            await self._look_at_key(logged, request, now)
+            return await self._fan_out(logged, request, now)
         except Throttled as error:
             log.info("%s: Azure asks to come back in %s", request.key, error.retry_after)
             await self.queues.ask_for_key(request, after=error.retry_after)
@@ -99,9 +100,8 @@ class Inspector:
             await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
             return None
 
-    async def _look_at_key(self, request: KeyRequest, now: datetime) -> None:
+    async def _look_at_key(self, known: KnownKey, request: KeyRequest, now: datetime) -> None:
         """Look at the key besides its versions: what keeps its users from it, and when it rotates by itself."""
-        known = await self.ledger.key(request.key)
         if known.vault_id is None:
             return
         try:
@@ -126,9 +126,9 @@ class Inspector:
             return Reason.KEY_DELETED
         return risk
 
-    async def _fan_out(self, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
+    async def _fan_out(self, logged: KnownKey, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         """Tell every user of the key of each version that was not told yet; a crash half-way is continued here."""
-        told = tuple(one for one in (await self.ledger.key(request.key)).rotations if one.fanned_out_at is None)
+        told = tuple(one for one in logged.rotations if one.fanned_out_at is None)
         if not told:
             return ()
         async for cluster_id in self.ledger.key_users(request.key):
