@@ -1,4 +1,4 @@
-"""Roles: what an identity may do with a vault's keys. Reads only; nothing here grants anything.
+"""Roles: what an identity may do with a vault's keys, and the one grant that the app makes: a role on a vault.
 
 Effective permission is looked for: any role assignment at the key, its vault, group or subscription that holds the
 data actions, directly or through a group. Sources: Azure RBAC docs, role-assignments-list-rest; Key Vault docs,
@@ -7,20 +7,24 @@ rbac-guide.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
+from uuid import UUID, uuid5
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
-from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment
+from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
 from shared.calls import ImpatientRetry, translated
-from shared.errors import Unreadable
-from shared.keys import Access, Grant, Vault
+from shared.errors import Conflict, Refused, Unreadable
+from shared.keys import Access, Grant, Vault, VaultId
+from shared.preparations import Role
 
 ENCRYPT = "microsoft.keyvault/vaults/keys/encrypt/action"
 DECRYPT = "microsoft.keyvault/vaults/keys/decrypt/action"
@@ -90,8 +94,21 @@ def crypto_by_policies(vault: Vault, principal: str) -> Grant:
     return Grant.WRAP_ONLY if {"wrapkey", "unwrapkey"} <= allowed else Grant.MISSING
 
 
+ROLE_IDS = {
+    Role.CRYPTO_USER: "12338af0-0e69-4776-bea7-57ae8d297424",
+    Role.READER: "21090545-7ca7-4776-b22c-e363652d74d2",
+    Role.CONTRIBUTOR: "f25e0fa2-a7c8-4377-a976-54943a77a395",
+}
+"""Source: Azure RBAC docs, built-in-roles, security."""
+
+_GRANTS = UUID("4c0e3f0e-2f8b-5a53-9d5e-7a5f6d1f1c11")
+"""What the names of the app's grants are derived from: the same grant has the same name, for ever."""
+
+_ARM = "https://management.azure.com/.default"
+
+
 class Roles:
-    """Role assignments and definitions, as the app's identity may read them."""
+    """Role assignments and definitions, as the app's identity may read them; and the grants it makes."""
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
         self._credential = credential
@@ -99,8 +116,9 @@ class Roles:
         self._clients: dict[str, AuthorizationManagementClient] = {}
         self._definitions: dict[str, tuple[datetime, tuple[Permissions, ...]]] = {}
 
-    async def access(self, principal: str, vault: Vault, key: str, *, now: datetime) -> Access:
-        """Return what an identity may do with a key. What can't be read is unknown, never an error."""
+    async def access(self, principal: str, vault: Vault, key: str | None, *, now: datetime) -> Access:
+        """Return what an identity may do with a key, or with all of the vault's. What can't be read is unknown, never
+        an error."""
         try:
             held = [await self._assigned(one, now) for one in await self._assignments(principal, vault, key)]
         except Unreadable:
@@ -110,12 +128,45 @@ class Roles:
             return Access(crypto_by_policies(vault, principal), reading_by_roles(held))
         return Access(crypto_by_roles(held), reading_by_roles(held), granted_at(held))
 
-    async def _assignments(self, principal: str, vault: Vault, key: str) -> list[RoleAssignment]:
-        """List what the principal holds at the key and above it, through groups too."""
+    async def grant(self, role: Role, principal: str, vault: VaultId) -> None:
+        """Grant an identity a role on a vault. Granted already, under whatever name: nothing changes.
+
+        Refused where the identity is the app's own: who may grant must not be led to grant to itself.
+        """
+        if principal.lower() == (await self._own_object_id()).lower():
+            raise Refused("OwnIdentity", "the cluster has the app's own identity, to which the app grants nothing")
+        definition = f"/subscriptions/{vault.subscription}/providers/Microsoft.Authorization/roleDefinitions"
+        asked = RoleAssignmentCreateParameters(
+            role_definition_id=f"{definition}/{ROLE_IDS[role]}",
+            principal_id=principal,
+            principal_type="ServicePrincipal",
+        )
+        name = str(uuid5(_GRANTS, f"{vault}|{principal}|{role}".lower()))
+        operations = self._client(vault.subscription).role_assignments
+        try:
+            with translated(writing=True):
+                await operations.create(str(vault), name, asked)
+        except Conflict as error:
+            if error.code != "RoleAssignmentExists":
+                raise
+
+    async def _own_object_id(self) -> str:
+        """The app's own object id, as its token for Azure Resource Manager says."""
+        with translated():
+            token = await self._credential.get_token(_ARM)
+        try:
+            claims = token.token.split(".")[1]
+            return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["oid"])
+        except (IndexError, KeyError, ValueError):
+            raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's") from None
+
+    async def _assignments(self, principal: str, vault: Vault, key: str | None) -> list[RoleAssignment]:
+        """List what the principal holds at the key, or else the vault, and above it, through groups too."""
         operations = self._client(vault.id.subscription).role_assignments
+        scope = str(vault.id) if key is None else f"{vault.id}/keys/{key}"
         where = f"atScope() and assignedTo('{principal}')"
         with translated():
-            return [one async for one in operations.list_for_scope(f"{vault.id}/keys/{key}", filter=where)]
+            return [one async for one in operations.list_for_scope(scope, filter=where)]
 
     async def _assigned(self, assignment: RoleAssignment, now: datetime) -> Assigned:
         role = str(assignment.role_definition_id)

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.core.pipeline.transport import AsyncHttpTransport
 
+    from shared.access import Roles
     from shared.aks import Aks
+    from shared.identities import Identities
     from shared.inspector import Inspector
     from shared.keydata import KeyData
     from shared.keyvault import KeyVault
     from shared.ledger import Ledger
     from shared.notices import Notices
     from shared.policy import PolicyInForce
+    from shared.preparer import Preparer
     from shared.queues import Queues
     from shared.reconciler import Reconciler
     from shared.recorder import Recorder
@@ -63,7 +66,7 @@ def reconciler() -> Reconciler:
     """Looks at one cluster."""
     from shared.reconciler import Reconciler
 
-    return Reconciler(policy(), aks(), surveyor(), ledger(), recorder(), queues(), settings().look_again)
+    return Reconciler(policy(), aks(), surveyor(), preparer(), ledger(), recorder(), queues(), settings().look_again)
 
 
 @cache
@@ -118,10 +121,33 @@ def keydata() -> KeyData:
 @cache
 def surveyor() -> Surveyor:
     """Looks at vaults, keys and roles for the clusters that share them."""
-    from shared.access import Roles
     from shared.surveyor import Surveyor
 
-    return Surveyor(aks(), keyvault(), keydata(), Roles(_credential(), _transport()))
+    return Surveyor(aks(), keyvault(), keydata(), roles(), identities())
+
+
+@cache
+def preparer() -> Preparer:
+    """Puts in place what a customer-managed key needs."""
+    from shared.preparer import Preparer
+
+    return Preparer(keyvault(), identities(), roles())
+
+
+@cache
+def roles() -> Roles:
+    """Role assignments and definitions."""
+    from shared.access import Roles
+
+    return Roles(_credential(), _transport())
+
+
+@cache
+def identities() -> Identities:
+    """User-assigned identities."""
+    from shared.identities import Identities
+
+    return Identities(_credential(), _transport())
 
 
 @cache
@@ -199,6 +225,6 @@ def _opened[T](closable: T) -> T:
 
 _BUILT = (
     *(settings, policy, reconciler, inspector, sweeper, views),
-    *(aks, keyvault, keydata, surveyor, ledger, recorder, notices, queues),
+    *(aks, keyvault, keydata, surveyor, preparer, roles, identities, ledger, recorder, notices, queues),
     *(_credential, _transport),
 )

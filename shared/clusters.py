@@ -132,9 +132,9 @@ class Encryption:
             return KeyManagement.CUSTOMER_MANAGED
         return KeyManagement.AMBIGUOUS
 
-    def has_access_of(self, other: Encryption) -> bool:
-        """Return whether both reach their vault the same way; an access that is left out means Public."""
-        return (self.network_access or "Public").lower() == (other.network_access or "Public").lower()
+    def reaches_its_vault(self, network_access: str) -> bool:
+        """Return whether it reaches its vault this way, `Public` or `Private`; one that is left out means Public."""
+        return (self.network_access or "Public").lower() == network_access.lower()
 
     def amounts_to(self, other: Encryption) -> bool:
         """Return whether both ask for the same thing.

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, Encryption, IdentityKind, KeyManagement
 from shared.errors import Refused
 from shared.keys import KeyId, VaultId
-from shared.policy import OWN, Assignment, NetworkAccess, Target
+from shared.policy import OWN, Assignment, NetworkAccess, Preparing, Target
+from shared.preparations import Preparation, preparation_for
 from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
 from shared.reasons import Action, Reason, Subject
 
@@ -38,6 +39,7 @@ DEADLINES = {
     Reason.LIMIT_REACHED: timedelta(hours=6),
     Reason.THROTTLED: timedelta(hours=6),
     Reason.PROPAGATING: PROPAGATION,
+    Reason.VAULT_NOT_READY: OPERATION_DEADLINE,
     Reason.UPDATING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
 }
@@ -111,7 +113,7 @@ class Decision:
 
     action: Action
     reasons: tuple[Reason, ...]
-    change: Change | None = None
+    change: Change | Preparation | None = None
     look_again: datetime | None = None
 
     @property
@@ -277,7 +279,16 @@ def lacks_vault_or_key(facts: Facts, assignment: Assignment, now: datetime) -> D
     if facts.prerequisites is None or assignment.target is None or not _asks_for_a_key(assignment):
         return None
     reason = obstacle(facts.prerequisites, assignment.target.network_access, now)
-    return _report(reason) if reason is not None else None
+    if reason is Reason.VAULT_NOT_READY:
+        return Decision(Action.WAIT, (reason,))
+    return _mend(reason, facts, assignment) if reason is not None else None
+
+
+def lacks_identity(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """The identity to change to has to be there."""
+    found = facts.prerequisites
+    missing = found is not None and found.has_identity is False
+    return _mend(Reason.IDENTITY_MISSING, facts, assignment) if missing else None
 
 
 def changes_identity(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
@@ -292,20 +303,46 @@ def changes_identity(facts: Facts, assignment: Assignment, _now: datetime) -> De
     return Decision(Action.WRITE, (Reason.IDENTITY_TO_CHANGE,), change)
 
 
-def lacks_access(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
+def lacks_access(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
     """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks."""
     if facts.prerequisites is None:
         return None
     reason = access_obstacle(facts.prerequisites)
-    return _report(reason) if reason is not None else None
+    return _mend(reason, facts, assignment) if reason is not None else None
+
+
+def lacks_second_role(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+    """The documents disagree on which role stands beside Crypto User, so a missing one stops nobody: only `ensure`
+    grants it.
+
+    Source: AKS docs, kms-data-encryption; migrate-key-management-service-platform-managed-key-customer-managed-key.
+    """
+    if facts.prerequisites is None or Reason.READER_MISSING not in warnings(facts.prerequisites):
+        return None
+    decision = _mend(Reason.READER_MISSING, facts, assignment)
+    return decision if decision.action is Action.ENSURE else None
+
+
+def waits_for_its_grant(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
+    """No document says that AKS checks the permission on a private vault before it is used, and a cluster that can't
+    reach its key loses its API server: so a young grant is given the time it may take.
+    """
+    found = facts.prerequisites
+    if found is None or not _asks_for_a_key(assignment) or found.network_access is not NetworkAccess.PRIVATE:
+        return None
+    granted = found.access.granted_at if found.access is not None else None
+    if granted is None or not is_propagating(found, now):
+        return None
+    return Decision(Action.WAIT, (Reason.PROPAGATING,), look_again=granted + PROPAGATION)
 
 
 def needs_off_and_on(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
     """Legacy KMS changes how it reaches one vault only by off, rewrite, on. Source: AKS docs, update-kms-key-vault."""
-    before, after = facts.cluster.encryption, _asked(facts, assignment)
-    if before.key_management is not KeyManagement.LEGACY or not after.kms_enabled:
+    before, found = facts.cluster.encryption, facts.prerequisites
+    asked = _asked_key(facts.cluster, assignment)
+    if asked is None or found is None or found.vault is None or not _is_legacy_in(asked.vault, before):
         return None
-    return _report(Reason.NEEDS_OFF_AND_ON) if _same_vault(before, after) and not before.has_access_of(after) else None
+    return None if before.reaches_its_vault(_access(found)) else _report(Reason.NEEDS_OFF_AND_ON)
 
 
 def is_unconfirmed(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
@@ -313,10 +350,15 @@ def is_unconfirmed(facts: Facts, assignment: Assignment, _now: datetime) -> Deci
 
     Source: AKS docs, migrate-key-management-service-platform-managed-key-customer-managed-key.
     """
-    before, after = facts.cluster.encryption, _asked(facts, assignment)
-    if not before.kms_enabled or not after.kms_enabled or assignment.target is None:
+    before, asked = facts.cluster.encryption, _asked_key(facts.cluster, assignment)
+    if not before.kms_enabled or asked is None or assignment.target is None:
         return None
-    stated = before.key_management is KeyManagement.LEGACY and _same_key(before, after)
+    named = assignment.target.network_access
+    stays = named is not None and before.reaches_its_vault(named)
+    if facts.prerequisites is None and _is_legacy_in(asked.vault, before) and not stays:
+        return None  # the look may find that KMS has to be turned off first
+    same_key = before.key is not None and before.key.key == asked
+    stated = before.key_management is KeyManagement.LEGACY and same_key
     return None if stated or assignment.target.allow_unconfirmed else _report(Reason.UNCONFIRMED_MOVE)
 
 
@@ -348,15 +390,18 @@ CHECKS: tuple[Check, ...] = (
     has_no_etag,
     was_refused,
     vault_has_no_name,
-    needs_a_closer_look,
-    lacks_vault_or_key,
     needs_off_and_on,
     is_unconfirmed,
     is_contested,
+    needs_a_closer_look,
+    lacks_vault_or_key,
+    lacks_identity,
     changes_identity,
     lacks_access,
+    lacks_second_role,
+    waits_for_its_grant,
 )
-"""Each check may rely on those above it."""
+"""Each check may rely on those above it. What forbids the write in the end stands above what prepares it."""
 
 
 def reason_of(refused: Refused) -> Reason:
@@ -438,16 +483,36 @@ def _asked(facts: Facts, assignment: Assignment) -> Encryption:
     return _with_its_key(facts.prerequisites)
 
 
+def _mend(reason: Reason, facts: Facts, assignment: Assignment) -> Decision:
+    """Put the missing prerequisite in place if the target says so and the app can; else report it."""
+    target, vault = assignment.target, vault_of(facts.cluster, assignment)
+    if target is None or vault is None or facts.prerequisites is None or target.prerequisites is not Preparing.ENSURE:
+        return _report(reason)
+    preparation = preparation_for(reason, facts.cluster, vault, assignment, facts.prerequisites)
+    return Decision(Action.ENSURE, (reason,), preparation) if preparation is not None else _report(reason)
+
+
 def _is_encrypted(cluster: Cluster) -> bool:
     return cluster.encryption.key_management is not KeyManagement.NONE
 
 
-def _same_vault(before: Encryption, after: Encryption) -> bool:
-    return before.key is not None and after.key is not None and before.key.key.vault == after.key.key.vault
+def _asked_key(cluster: Cluster, assignment: Assignment) -> KeyId | None:
+    """The key that the target asks for; None where it asks for none."""
+    vault, target = vault_of(cluster, assignment), assignment.target
+    if vault is None or target is None or target.key is None or not _asks_for_a_key(assignment):
+        return None
+    return KeyId(vault.name, target.key.lower())
 
 
-def _same_key(before: Encryption, after: Encryption) -> bool:
-    return before.key is not None and after.key is not None and before.key.key == after.key.key
+def _is_legacy_in(vault: str, encryption: Encryption) -> bool:
+    """Whether this is legacy KMS with a key of this vault."""
+    key = encryption.key
+    return encryption.key_management is KeyManagement.LEGACY and key is not None and key.key.vault == vault
+
+
+def _access(found: Prerequisites) -> str:
+    """How AKS is to reach the vault, in ARM's words."""
+    return "Private" if found.network_access is NetworkAccess.PRIVATE else "Public"
 
 
 def _with_its_key(found: Prerequisites) -> Encryption:
@@ -459,7 +524,7 @@ def _with_its_key(found: Prerequisites) -> Encryption:
         kms_enabled=True,
         key_url=found.key_url,
         vault_id=str(found.vault.id) if private else None,
-        network_access="Private" if private else "Public",
+        network_access=_access(found),
         infrastructure=True,
     )
 

@@ -120,6 +120,7 @@ class Vault:
     """A vault as ARM shows it.
 
     `policies` are the access policies: key permissions in lower case by object id. They count where `rbac` is off.
+    `ready` is False while Azure is still making it.
     """
 
     id: VaultId
@@ -129,6 +130,7 @@ class Vault:
     rbac: bool = True
     purge_protection: bool = True
     policies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -13,16 +14,33 @@ from typing import Any
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.keyvault.aio import KeyVaultManagementClient
-from azure.mgmt.keyvault.models import AccessPolicyEntry, KeyProperties, VaultProperties
+from azure.mgmt.keyvault.models import (
+    AccessPolicyEntry,
+    KeyCreateParameters,
+    KeyProperties,
+    LifetimeAction,
+    NetworkRuleSet,
+    RotationPolicy,
+    Sku,
+    Trigger,
+    VaultCreateOrUpdateParameters,
+    VaultPatchParameters,
+    VaultPatchProperties,
+    VaultProperties,
+)
+from azure.mgmt.keyvault.models import Action as RotateAction
 from azure.mgmt.keyvault.models import Key as KeyModel
 
 from shared.calls import ImpatientRetry, translated
-from shared.errors import Missing, Unreadable
+from shared.errors import Conflict, Missing, Refused, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
+from shared.preparations import CreateKey, CreateVault
 
 log = logging.getLogger(__name__)
 
 _VERSIONS_AT_ONCE = 8
+_RETENTION_DAYS = 90
+_KEY_SIZE = 3072
 
 
 class KeyVault:
@@ -79,6 +97,71 @@ class KeyVault:
             return None
         return _key(KeyId(vault.name, name.lower()), found.properties)
 
+    async def create(self, asked: CreateVault) -> None:
+        """Make a vault that is not there: with roles, soft delete and purge protection. Started, not waited for.
+
+        Refused if its name is taken anywhere, or by a soft-deleted one: neither is brought back nor written over.
+        """
+        closed = NetworkRuleSet(bypass="AzureServices", default_action="Deny", ip_rules=[], virtual_network_rules=[])
+        properties = VaultProperties(
+            tenant_id=asked.tenant,
+            sku=Sku(family="A", name="standard"),
+            access_policies=[],
+            enable_rbac_authorization=True,
+            enable_soft_delete=True,
+            soft_delete_retention_in_days=_RETENTION_DAYS,
+            enable_purge_protection=True,
+            public_network_access="Enabled",
+            network_acls=closed if asked.closed else None,
+        )
+        vaults = self._client(asked.vault.subscription).vaults
+        with _no_second_try("VaultAlreadyExists", "ConflictError"), translated(writing=True):
+            await vaults.begin_create_or_update(
+                asked.vault.group,
+                asked.vault.name,
+                VaultCreateOrUpdateParameters(location=asked.region, properties=properties),
+                polling=False,
+            )
+
+    async def admit_trusted_services(self, vault: VaultId) -> None:
+        """Let Azure's trusted services past a vault's firewall: the whole rules as just read, with another bypass.
+
+        Refused if the answer shows anything else changed. Source: Azure REST reference, Vaults - Update.
+        """
+        vaults = self._client(vault.subscription).vaults
+        with translated():
+            before = (await vaults.get(vault.group, vault.name)).properties
+        rules = before.network_acls
+        if rules is None:
+            return
+        asked = NetworkRuleSet(rules)
+        asked.bypass = "AzureServices"
+        patch = VaultPatchParameters(properties=VaultPatchProperties(network_acls=asked))
+        with translated(writing=True):
+            after = (await vaults.update(vault.group, vault.name, patch)).properties
+        if _firewall(after) != _firewall(before):
+            raise Refused("OtherFirewall", f"the vault {vault.name} came back with another firewall than it had")
+
+    async def create_key(self, asked: CreateKey) -> None:
+        """Make a key that is not there; one that is there stays as it is, its rotation policy too.
+
+        Refused if a soft-deleted key has its name. Source: Azure REST reference, Keys - Create If Not Exist.
+        """
+        rotates = LifetimeAction(
+            trigger=Trigger(time_after_create=f"P{asked.rotates_every_days}D"), action=RotateAction(type="rotate")
+        )
+        properties = KeyProperties(
+            kty="RSA",
+            key_size=_KEY_SIZE,
+            key_ops=["encrypt", "decrypt"],
+            rotation_policy=RotationPolicy(lifetime_actions=[rotates]),
+        )
+        keys = self._client(asked.vault.subscription).keys
+        with _no_second_try(), translated(writing=True):
+            await keys.create_if_not_exist(
+                asked.vault.group, asked.vault.name, asked.key, KeyCreateParameters(properties=properties)
+            )
+
     async def unknown_versions(self, vault: VaultId, key: KeyId, known: AbstractSet[str]) -> tuple[KeyVersion, ...]:
         """Read the versions of a key that are not known yet, in no order.
 
@@ -107,6 +190,24 @@ class KeyVault:
         return self._clients[subscription]
 
 
+@contextmanager
+def _no_second_try(*codes: str) -> Iterator[None]:
+    """Turn a conflict that does not pass by itself into a refusal: those with these codes, or all."""
+    try:
+        yield
+    except Conflict as error:
+        if codes and error.code not in codes:
+            raise
+        raise Refused(error.code, error.text) from error
+
+
+def _firewall(properties: VaultProperties) -> dict[str, Any]:
+    """All that decides who reaches a vault, but for the bypass."""
+    rules = properties.network_acls.as_dict() if properties.network_acls else {}
+    rules.pop("bypass", None)
+    return {"publicNetworkAccess": properties.public_network_access, **rules}
+
+
 def _vault(vault: VaultId, properties: VaultProperties) -> Vault:
     policies = properties.access_policies or []
     return Vault(
@@ -117,6 +218,7 @@ def _vault(vault: VaultId, properties: VaultProperties) -> Vault:
         rbac=properties.enable_rbac_authorization is True,
         purge_protection=properties.enable_purge_protection is True,
         policies={policy.object_id: _permissions(policy) for policy in policies if not policy.application_id},
+        ready=_word(properties.provisioning_state or "Succeeded") == "succeeded",
     )
 
 

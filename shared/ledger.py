@@ -29,6 +29,7 @@ from shared.decisions import OPERATION_DEADLINE, Change, Refusal, Waiting
 from shared.errors import EnforcerError, LostRace, Malformed
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Limits, Mode
+from shared.preparations import Preparation, view
 from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, KnownKey, Record, Rotation, Run, Settlement, Shard
 
@@ -49,7 +50,7 @@ Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, 
 InFlight = Callable[[ClusterId], Awaitable[bool | None]]
 """Asks Azure whether an operation runs on a cluster; None if that can't be told."""
 
-_CHANGE = TypeAdapter(Change)
+_CHANGE: TypeAdapter[Change | Preparation] = TypeAdapter(Change | Preparation)
 _CLAIM = TypeAdapter(Claim)
 _ENCRYPTION = TypeAdapter(Encryption)
 _FIX = TypeAdapter(Fix)
@@ -175,7 +176,8 @@ class Ledger:
         await self.note(_write_activity(record.cluster_id, claim, ended=said))
         await self._release_slots(claim.intent)
         taken = what is Settlement.DONE or (what is Settlement.WITHDRAWN and claim.accepted_at is not None)
-        enforced_at = now if taken and claim.change.identity is None else record.enforced_at
+        encrypts = isinstance(claim.change, Change) and claim.change.identity is None
+        enforced_at = now if taken and encrypts else record.enforced_at
         return await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
 
     async def _free_slots(
@@ -568,19 +570,31 @@ def _value[T](adapter: TypeAdapter[T], text: str | None) -> T | None:
 
 def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, Any]) -> Activity:
     """The one line of a write: who asked for what, what was there before, and by and by what came of it."""
+    change = claim.change
+    kind, what = ("write", _changed(change)) if isinstance(change, Change) else ("preparation", _prepared(change))
     said = {
         "askedBy": claim.asked_by,
-        "before": _json(_ENCRYPTION, claim.change.before),
-        "after": _json(_ENCRYPTION, claim.change.after),
-        "etag": claim.change.etag,
-        "identityBefore": claim.change.identity_before,
-        "identity": claim.change.identity,
+        **what,
         "resourceUID": claim.resource_uid,
         "acceptedAt": claim.accepted_at,
         "operation": claim.operation_id,
         **ended,
     }
-    return Activity(cluster_id, claim.intent, claim.claimed_at, "write", said)
+    return Activity(cluster_id, claim.intent, claim.claimed_at, kind, said)
+
+
+def _changed(change: Change) -> dict[str, Any]:
+    return {
+        "before": _json(_ENCRYPTION, change.before),
+        "after": _json(_ENCRYPTION, change.after),
+        "etag": change.etag,
+        "identityBefore": change.identity_before,
+        "identity": change.identity,
+    }
+
+
+def _prepared(preparation: Preparation) -> dict[str, Any]:
+    return {"step": preparation.step, "preparation": json.dumps(view(preparation))}
 
 
 def _decision_activity(record: Record, asked_by: str, now: datetime) -> Activity:

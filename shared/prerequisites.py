@@ -23,6 +23,7 @@ class Prerequisites:
     """What a survey found. None means: it is not there. `access` is None where no identity was asked about.
 
     `unreadable` means that the app may not look, so that nothing can be said. `tenant` is the cluster's.
+    `has_identity` says whether the identity that the target names is there; None where that was not asked or not told.
     """
 
     vault: Vault | None
@@ -32,6 +33,7 @@ class Prerequisites:
     vault_deleted: bool = False
     key_deleted: bool = False
     unreadable: bool = False
+    has_identity: bool | None = None
 
     @property
     def key_url(self) -> str:
@@ -89,6 +91,11 @@ def vault_is_missing(found: Prerequisites, _asked: NetworkAccess | None, _now: d
     if found.vault_deleted:
         return Reason.VAULT_DELETED
     return Reason.VAULT_UNREADABLE if found.unreadable else Reason.VAULT_MISSING
+
+
+def vault_is_not_ready(found: Prerequisites, _asked: NetworkAccess | None, _now: datetime) -> Reason | None:
+    """Until its name is known everywhere, a new vault takes no key."""
+    return Reason.VAULT_NOT_READY if found.vault is not None and not found.vault.ready else None
 
 
 def vault_is_foreign(found: Prerequisites, _asked: NetworkAccess | None, _now: datetime) -> Reason | None:
@@ -151,6 +158,7 @@ def key_lacks_operations(found: Prerequisites, _asked: NetworkAccess | None, _no
 
 OBSTACLES: tuple[Obstacle, ...] = (
     vault_is_missing,
+    vault_is_not_ready,
     vault_is_foreign,
     vault_is_out_of_reach,
     key_is_missing,

@@ -24,6 +24,8 @@ class Action(StrEnum):
     """Look again later: something that passes by itself is in the way."""
     REPORT = "report"
     """Somebody has to do something first."""
+    ENSURE = "ensure"
+    """Put a prerequisite in place; in audit, say that this would be done."""
     WRITE = "write"
     """Change the cluster; in audit, say that this would be done."""
 
@@ -71,6 +73,8 @@ class Reason(StrEnum):
     """The cluster has another user-assigned identity than the target names; one is never replaced."""
     IDENTITY_TO_CHANGE = "identity-to-change"
     """The cluster is moved from its system-assigned identity to the one that the target names, before anything else."""
+    IDENTITY_MISSING = "identity-missing"
+    """The user-assigned identity that the target names does not exist."""
     PREREQUISITES_UNKNOWN = "prerequisites-unknown"
     """The vault, the key and the roles that the target asks for have to be looked at first."""
     VAULT_NAME_INVALID = "vault-name-invalid"
@@ -79,6 +83,8 @@ class Reason(StrEnum):
     """The app is not allowed to read the target's vault or key."""
     VAULT_MISSING = "vault-missing"
     """The target's vault does not exist."""
+    VAULT_NOT_READY = "vault-not-ready"
+    """The target's vault is being made."""
     VAULT_DELETED = "vault-deleted"
     """The target's vault is soft-deleted."""
     VAULT_OTHER_TENANT = "vault-other-tenant"
@@ -216,11 +222,15 @@ _FIXES = {
         _AKS.format(verb="update") + " --enable-managed-identity --assign-identity {identity}",
     ),
     Reason.OTHER_IDENTITY: Fix("Name the cluster's own identity in the target, or write `identity: own`."),
+    Reason.IDENTITY_MISSING: Fix(
+        "Create the identity, or mend its id in the target.", "az identity show --ids {identity}"
+    ),
     Reason.VAULT_NAME_INVALID: Fix("Mend the target's vault: a name has 3 to 24 letters, digits and hyphens."),
     Reason.VAULT_UNREADABLE: Fix(
         "Give the app's identity the right to read vaults and keys through Azure Resource Manager."
     ),
     Reason.VAULT_MISSING: Fix("Create the vault, or mend its id in the target.", _VAULT.format(verb="show")),
+    Reason.VAULT_NOT_READY: Fix("Wait until Azure has made the vault.", _VAULT.format(verb="show")),
     Reason.VAULT_DELETED: Fix("Recover the vault.", _VAULT.format(verb="recover")),
     Reason.VAULT_OTHER_TENANT: Fix("Use a vault of the cluster's own tenant."),
     Reason.VAULT_PERIMETER: Fix("Use a vault that no network security perimeter guards."),

@@ -9,6 +9,7 @@ What a crash leaves behind, and who picks it up:
     after the row of a wait, before its message   the redelivered message: it finds itself in `set_by`, sends again
     after the claim, before the PUT               the look that the claim sent for: the eTag is the one claimed
     after the PUT, before the reply or record     the same look: the profile is there
+    around a write of a prerequisite              the same look: it asks whether the thing is in place
     a message lost for good                       the sweep, or any event: the row is overdue
 """
 
@@ -21,8 +22,9 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from shared.aks import Aks
-from shared.clusters import Cluster, ClusterId
+from shared.clusters import Cluster, ClusterId, IdentityKind
 from shared.decisions import (
+    Change,
     Decision,
     Facts,
     Refusal,
@@ -36,12 +38,24 @@ from shared.decisions import (
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
 from shared.ledger import Ledger
-from shared.policy import Assignment, Mode, PolicyInForce
+from shared.policy import OWN, Assignment, Mode, PolicyInForce
+from shared.preparations import Preparation
+from shared.preparer import Preparer
 from shared.prerequisites import Prerequisites
 from shared.queues import LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix
 from shared.recorder import Recorder
-from shared.records import Activity, Claim, Record, Settlement, is_pending, is_stale, is_to_be_sent, settlement
+from shared.records import (
+    Activity,
+    Claim,
+    Record,
+    Settlement,
+    is_pending,
+    is_stale,
+    is_to_be_sent,
+    settlement_of_change,
+    settlement_of_preparation,
+)
 from shared.surveyor import Surveyor
 
 log = logging.getLogger(__name__)
@@ -58,6 +72,7 @@ class Reconciler:
     policy: PolicyInForce
     aks: Aks
     surveyor: Surveyor
+    preparer: Preparer
     ledger: Ledger
     recorder: Recorder
     queues: Queues
@@ -115,7 +130,7 @@ class Reconciler:
     async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
         """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew."""
         claim = record.claim
-        what = settlement(claim, cluster, now=now, patience=self.look_again) if claim is not None else None
+        what = await self._settlement(claim, cluster, now) if claim is not None else None
         if claim is not None and what is not None:
             refusal = await self._refusal_after(record, cluster, claim, what, now)
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
@@ -125,22 +140,26 @@ class Reconciler:
             record = Record(record.cluster_id, version=record.version)
         return record
 
+    async def _settlement(self, claim: Claim, cluster: Cluster, now: datetime) -> Settlement | None:
+        if isinstance(claim.change, Change):
+            return settlement_of_change(claim, claim.change, cluster, now=now, patience=self.look_again)
+        in_place = await self.preparer.is_in_place(claim.change, now=now)
+        return settlement_of_preparation(claim, in_place, now=now, patience=self.look_again)
+
     async def _decide(self, cluster: Cluster, record: Record, request: ClusterRequest, *, now: datetime) -> Record:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
         seen = record.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
             return await self._wait(Reason.UPDATING, record, seen, request, now=now, after=self.look_again)
         facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
-        decision = decide(facts, assignment, now)
-        if decision.action is Action.LOOK_CLOSER:
-            try:
-                facts = replace(facts, prerequisites=await self._survey(cluster, assignment, now))
-            except Throttled as error:
-                return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
-            decision = decide(facts, assignment, now)
+        try:
+            facts, decision = await self._look_closer(facts, assignment, now)
+        except Throttled as error:
+            return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
         if decision.action is Action.WAIT:
-            return await self._wait(decision.reason, record, seen, request, now=now, after=self.look_again)
-        if decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
+            after = decision.look_again - now if decision.look_again else self.look_again
+            return await self._wait(decision.reason, record, seen, request, now=now, after=after)
+        if decision.action in {Action.ENSURE, Action.WRITE} and assignment.mode is Mode.ENFORCE:
             held_back = _held_back(record, now)
             if record.waiting is not None and held_back:
                 return await self._wait(record.waiting.reason, record, seen, request, now=now, after=held_back)
@@ -149,14 +168,32 @@ class Reconciler:
         looked = record.after_looking(cluster, assignment, decision, now=now)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
 
+    async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
+        """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
+        decision = decide(facts, assignment, now)
+        if decision.action is Action.LOOK_CLOSER:
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            decision = decide(facts, assignment, now)
+        if decision.action is Action.ENSURE and assignment.mode is Mode.ENFORCE:
+            self.surveyor.forget()
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            decision = decide(facts, assignment, now)
+        return facts, decision
+
     async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
-        """Look at what the target needs. A system-assigned identity is not asked about: it will be another one."""
+        """Look at what the target needs. A system-assigned identity is not asked about: it will be the target's."""
         target, vault = assignment.target, vault_of(cluster, assignment)
         if target is None or target.key is None or vault is None:
             raise AssertionError("only a target with a vault and a key is surveyed")
-        principal = cluster.identity.principal if cluster.identity.resource_id else None
+        identity = cluster.identity
+        changes = identity.kind is IdentityKind.SYSTEM_ASSIGNED and target.identity != OWN
         return await self.surveyor.survey(
-            vault, target.key, principal=principal, subscription=cluster.id.subscription, now=now
+            vault,
+            target.key,
+            principal=identity.principal if identity.resource_id else None,
+            identity=target.identity if changes else None,
+            subscription=cluster.id.subscription,
+            now=now,
         )
 
     async def _write(
@@ -208,7 +245,7 @@ class Reconciler:
         A throttled one goes on with the `earlier` wait, so that its deadline is counted from the first refusal.
         """
         try:
-            operation = await self.aks.put(cluster, claim.change)
+            operation = await self._send(cluster, claim.change)
         except Throttled as error:
             settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
             record = replace(settled, waiting=earlier)
@@ -218,7 +255,7 @@ class Reconciler:
                 settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
                 record, after = replace(settled, waiting=earlier), self.look_again * _PROPAGATION_STEPS
                 return await self._wait(Reason.PROPAGATING, record, record, request, now=now, after=after)
-            refusal = _refusal(reason_of(error), error, record, claim.change.etag, now)
+            refusal = _refusal(reason_of(error), error, record, cluster.etag or "", now)
             record = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
             return await self._report(refusal.reason, record, request, now=now, detail=str(error))
         except (Conflict, Unavailable) as error:
@@ -228,6 +265,12 @@ class Reconciler:
         with suppress(LostRace):  # another look saw the update arrive; the claim is settled all the same
             return await self.ledger.accept(record, operation, now=now)
         return record
+
+    async def _send(self, cluster: Cluster, change: Change | Preparation) -> str | None:
+        if isinstance(change, Change):
+            return await self.aks.put(cluster, change)
+        await self.preparer.prepare(change)
+        return None
 
     async def _refusal_after(
         self, record: Record, cluster: Cluster, claim: Claim, what: Settlement, now: datetime

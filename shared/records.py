@@ -13,6 +13,7 @@ from shared.clusters import Cluster, ClusterId, Encryption
 from shared.decisions import BLOCKING, CONTEST, OPERATION_DEADLINE, Change, Decision, Refusal, Waiting, subject_of
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
+from shared.preparations import Preparation
 from shared.reasons import Action, Fix, Reason, fix
 
 _OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
@@ -26,14 +27,14 @@ OVERDUE_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A write of ours: recorded before it is sent, and settled by a later look.
+    """A write of ours, to a cluster or to what it needs: recorded before it is sent, and settled by a later look.
 
     `intent` names it for good. `accepted_at` stays None when the reply never came; it may have arrived all the same.
     `operation` is the address at which Azure tells of it once it was accepted.
     """
 
     intent: str
-    change: Change
+    change: Change | Preparation
     asked_by: str
     resource_uid: str | None
     claimed_at: datetime
@@ -83,7 +84,7 @@ class Record:
     reasons: tuple[Reason, ...] = ()
     detail: str | None = None
     fix: Fix | None = None
-    change: Change | None = None
+    change: Change | Preparation | None = None
     decided_at: datetime | None = None
     claim: Claim | None = None
     waiting: Waiting | None = None
@@ -203,8 +204,10 @@ def _waits(record: Record) -> Waiting | None:
     return record.waiting if record.action is Action.WAIT or record.claim is not None else None
 
 
-def settlement(claim: Claim, cluster: Cluster, *, now: datetime, patience: timedelta) -> Settlement | None:
-    """Tell from the cluster what became of a claim; None while that can't be told yet. Pure.
+def settlement_of_change(
+    claim: Claim, change: Change, cluster: Cluster, *, now: datetime, patience: timedelta
+) -> Settlement | None:
+    """Tell from the cluster what became of a claimed change of it; None while that can't be told yet. Pure.
 
     The desired profile is visible while the operation runs, so only a settled cluster proves anything. An eTag
     that is still the one that was read shows that no write arrived, once the writer had `patience` to send it.
@@ -213,15 +216,26 @@ def settlement(claim: Claim, cluster: Cluster, *, now: datetime, patience: timed
     if claim.resource_uid and cluster.resource_uid and claim.resource_uid != cluster.resource_uid:
         return Settlement.GONE
     waited = now - claim.claimed_at >= patience
-    if cluster.etag == claim.change.etag:
+    if cluster.etag == change.etag:
         return Settlement.WITHDRAWN if waited else None
     if cluster.etag is None and not waited:
         return None
-    if not claim.change.is_in(cluster):
+    if not change.is_in(cluster):
         return Settlement.WITHDRAWN
     if cluster.settled:
         return Settlement.DONE if cluster.succeeded else Settlement.FAILED
     return Settlement.FAILED if now - claim.claimed_at >= OPERATION_DEADLINE else None
+
+
+def settlement_of_preparation(
+    claim: Claim, in_place: bool | None, *, now: datetime, patience: timedelta
+) -> Settlement | None:
+    """Tell what became of a claimed preparation; `in_place` None means that it is under way or can't be told. Pure."""
+    if in_place is None:
+        return Settlement.FAILED if now - claim.claimed_at >= OPERATION_DEADLINE else None
+    if in_place:
+        return Settlement.DONE
+    return Settlement.WITHDRAWN if now - claim.claimed_at >= patience else None
 
 
 class Detection(StrEnum):
@@ -425,7 +439,7 @@ def _kind_of(record: Record) -> NoticeKind | None:
     if record.action is Action.NOTHING and record.reasons == (Reason.AS_ASKED,):
         untold = record.enforced_at is not None and record.enforced_at != record.enforced_told
         return NoticeKind.CLUSTER_ENFORCED if untold else None
-    if record.action is Action.WRITE:
+    if record.action in {Action.WRITE, Action.ENSURE}:
         return NoticeKind.CLUSTER_NOT_COMPLIANT
     if record.action is not Action.REPORT or record.reasons[0] in _NOT_ABOUT_THE_CLUSTER:
         return None

@@ -15,6 +15,7 @@ from typing import Any
 from shared.access import Roles
 from shared.aks import Aks
 from shared.errors import Unreadable
+from shared.identities import Identities
 from shared.keydata import KeyData
 from shared.keys import Access, Key, KeyId, Vault, VaultId
 from shared.keyvault import KeyVault
@@ -37,17 +38,28 @@ class _Ground:
 class Surveyor:
     """Surveys what customer-managed keys need. Raises Throttled and Unavailable; what may not be read is a finding."""
 
-    def __init__(self, aks: Aks, keyvault: KeyVault, keydata: KeyData, roles: Roles) -> None:
+    def __init__(self, aks: Aks, keyvault: KeyVault, keydata: KeyData, roles: Roles, identities: Identities) -> None:
         self._aks = aks
+        self._identities = identities
         self._keyvault = keyvault
         self._keydata = keydata
         self._roles = roles
         self._shared: dict[Hashable, tuple[datetime, asyncio.Task[Any]]] = {}
 
     async def survey(
-        self, vault: VaultId, key: str, *, principal: str | None, subscription: str, now: datetime
+        self,
+        vault: VaultId,
+        key: str,
+        *,
+        principal: str | None,
+        identity: str | None = None,
+        subscription: str,
+        now: datetime,
     ) -> Prerequisites:
-        """Look at a vault, a key in it, and what a cluster's identity may do with it; no principal, no access."""
+        """Look at a vault, a key in it, and what a cluster's identity may do with it; no principal, no access.
+
+        `identity` is the resource id of one that is to be there; None asks for none.
+        """
         ground: _Ground = await self._once((vault, key), lambda: self._ground(vault, key, now), now)
         access: Access | None = None
         if principal is not None and ground.vault is not None:
@@ -63,7 +75,18 @@ class Surveyor:
             vault_deleted=ground.vault_deleted,
             key_deleted=ground.key_deleted,
             unreadable=ground.unreadable,
+            has_identity=await self._has(identity) if identity is not None else None,
         )
+
+    def forget(self) -> None:
+        """Forget what was seen: the next survey looks afresh."""
+        self._shared.clear()
+
+    async def _has(self, identity: str) -> bool | None:
+        try:
+            return await self._identities.exists(identity)
+        except Unreadable:
+            return None
 
     async def _ground(self, vault: VaultId, key: str, now: datetime) -> _Ground:
         try:

@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from shared.clusters import ClusterId, parse_subscription
+from shared.decisions import Change
 from shared.errors import Malformed
 from shared.keys import KeyReference
 from shared.ledger import Ledger
 from shared.policy import PolicyInForce
+from shared.preparations import view
 from shared.records import Claim, Record, Rotation, Run, Shard
 
 Json = dict[str, Any]
@@ -127,6 +129,8 @@ def _change(record: Record) -> Json | None:
     """The change that the decision makes, or in audit would make."""
     if record.change is None:
         return None
+    if not isinstance(record.change, Change):
+        return {"preparation": view(record.change)}
     return {
         "before": record.change.before.view(),
         "after": record.change.after.view(),
@@ -136,7 +140,7 @@ def _change(record: Record) -> Json | None:
 
 def paths(record: Record) -> list[Json]:
     """Return each path below the cluster's document that the change touches, before and after."""
-    if record.change is None:
+    if not isinstance(record.change, Change):
         return []
     before, after = _flat(record.change.before.view()), _flat(record.change.after.view())
     changed = [
@@ -159,7 +163,7 @@ def _flat(view: Mapping[str, Any], prefix: str = "") -> Json:
 def _line(row: Mapping[str, Any]) -> Json:
     """One line of activity; what is JSON in the table is JSON here."""
     said = {name: value for name, value in row.items() if name not in {"PartitionKey", "RowKey"}}
-    for name in {"before", "after"} & said.keys():
+    for name in {"before", "after", "preparation"} & said.keys():
         said[name] = json.loads(said[name])
     return {name: _time(value) if isinstance(value, datetime) else value for name, value in said.items()}
 

@@ -19,12 +19,14 @@ from shared.access import Roles
 from shared.aks import Aks
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
+from shared.identities import Identities
 from shared.inspector import Inspector
 from shared.keydata import KeyData
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
 from shared.policy import Mode, PolicyInForce
+from shared.preparer import Preparer
 from shared.queues import Queues
 from shared.reconciler import Reconciler
 from shared.recorder import Recorder
@@ -128,7 +130,9 @@ async def product(
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         ledger, queues = Ledger(tables), Queues(storage)
         keydata = KeyData(VaultDoor(credential, transport), ledger)
-        surveyor = Surveyor(aks, keyvault, keydata, Roles(credential, transport))
+        roles, identities = Roles(credential, transport), Identities(credential, transport)
+        surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
+        preparer = Preparer(keyvault, identities, roles)
         publisher = await opened.enter_async_context(_publisher(topic, credential))
         recorder = Recorder(ledger, Notices(publisher) if publisher else None)
         yield Product(
@@ -136,7 +140,7 @@ async def product(
             keyvault,
             ledger,
             queues,
-            Reconciler(in_force, aks, surveyor, ledger, recorder, queues, LOOK_AGAIN),
+            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, queues, LOOK_AGAIN),
             Inspector(aks, keyvault, keydata, ledger, recorder, queues, ()),
             Sweeper(in_force, aks, ledger, recorder, queues, ()),
             tables,

@@ -56,12 +56,13 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "sweeper", "views"},
-    {"recorder", "surveyor"},
+    {"recorder", "surveyor", "preparer"},
     {"keydata"},
-    {"aks", "keyvault", "vaultdoor", "access", "ledger", "queues", "notices"},
+    {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"},
     {"calls", "settings"},
     {"records"},
     {"decisions", "events"},
+    {"preparations"},
     {"prerequisites"},
     {"policy", "reasons"},
     {"clusters"},
@@ -70,9 +71,20 @@ LAYERS: list[set[str]] = [
 ]
 """From the outside in. A room imports from the layers below its own, never from its own or one above."""
 
-CORE = {"errors", "keys", "clusters", "policy", "reasons", "prerequisites", "decisions", "records", "events"}
+CORE = {
+    "errors",
+    "keys",
+    "clusters",
+    "policy",
+    "reasons",
+    "prerequisites",
+    "preparations",
+    "decisions",
+    "records",
+    "events",
+}
 SPEAKS_TO_AZURE = {
-    *("aks", "keyvault", "vaultdoor", "access", "ledger", "queues", "notices"),
+    *("aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"),
     *("calls", "bootstrap", "function_app"),
 }
 NOT_IN_THE_CORE = {

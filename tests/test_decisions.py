@@ -110,13 +110,16 @@ def test_the_checks_stand_in_this_order() -> None:
         "has_no_etag",
         "was_refused",
         "vault_has_no_name",
-        "needs_a_closer_look",
-        "lacks_vault_or_key",
         "needs_off_and_on",
         "is_unconfirmed",
         "is_contested",
+        "needs_a_closer_look",
+        "lacks_vault_or_key",
+        "lacks_identity",
         "changes_identity",
         "lacks_access",
+        "lacks_second_role",
+        "waits_for_its_grant",
     ]
 
 
@@ -158,9 +161,10 @@ KEY_LADDER: list[tuple[Reason, dict[str, Any], dict[str, Any], dict[str, Any]]] 
     (Reason.NO_ETAG, {"etag": None}, {}, {}),
     (Reason.BLOCKED, {}, {}, {"refusal": refusal()}),
     (Reason.VAULT_NAME_INVALID, {}, {"vault": str(VAULT_ID).replace("kv-kms", "a-name-too-long-for-{name}")}, {}),
+    (Reason.CONTESTED, {}, {}, {"set_back": (NOW, NOW)}),
     (Reason.PREREQUISITES_UNKNOWN, {}, {}, {"prerequisites": None}),
     (Reason.VAULT_OTHER_TENANT, {}, {}, {"prerequisites": prerequisites(tenant=OTHER_TENANT)}),
-    (Reason.CONTESTED, {}, {}, {"set_back": (NOW, NOW)}),
+    (Reason.IDENTITY_MISSING, {}, {}, {"prerequisites": prerequisites(has_identity=False)}),
     (
         Reason.IDENTITY_TO_CHANGE,
         {"identity": "SystemAssigned"},
@@ -839,6 +843,7 @@ def test_no_reason_to_wait_lacks_a_deadline() -> None:
         Reason.PROPAGATING,
         Reason.UPDATING,
         Reason.NOT_VISIBLE,
+        Reason.VAULT_NOT_READY,
     }
 
 
@@ -1135,7 +1140,7 @@ def test_a_change_touches_the_kms_paths_alone_and_is_not_asked_for_twice(read: d
     kept = copy.deepcopy(read)
     found = Cluster.read(read, read)
     decision = decide(Facts(found), assignment(), NOW)
-    if decision.change is None:
+    if not isinstance(decision.change, Change):
         assert decision.action is not Action.WRITE
         return
 
@@ -1165,7 +1170,7 @@ def test_a_write_is_only_proposed_where_every_precondition_holds(
         assert found.kubernetes is not None
         assert found.kubernetes >= (1, 33, 0)
         assert found.encryption.key_management is KeyManagement.NONE
-        assert decision.change is not None
+        assert isinstance(decision.change, Change)
         assert decision.change.etag == found.etag
 
 
@@ -1260,8 +1265,8 @@ def test_a_write_of_a_key_is_only_proposed_where_every_precondition_holds(
 
     decision = decide(Facts(read_cluster, prerequisites=found, set_back=set_back), assignment(asked=asked), NOW)
 
-    assert (decision.change is not None) is (decision.action is Action.WRITE)
-    if decision.change is None:
+    assert isinstance(decision.change, Change) is (decision.action is Action.WRITE)
+    if not isinstance(decision.change, Change):
         return
     assert read_cluster.settled
     assert read_cluster.succeeded
@@ -1307,7 +1312,7 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
     kept = copy.deepcopy(read)
     looked_at = Cluster.read(read, read)
     decision = decide(Facts(looked_at, prerequisites=found), assignment(asked=asked), NOW)
-    if decision.change is None:
+    if not isinstance(decision.change, Change):
         assert looked_at.encryption.key_management is not KeyManagement.NONE
         return
 

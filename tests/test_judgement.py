@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shared.clusters import Cluster, asking_for
-from shared.decisions import Decision, Facts, decide
+from shared.decisions import Change, Decision, Facts, decide
 from shared.keys import Grant, VaultId, VaultNetwork
 from shared.policy import Assignment
 from shared.prerequisites import Prerequisites
@@ -333,7 +333,7 @@ def test_every_write_on_the_page_ends_as_asked(row: Row) -> None:
         read = document_of(row.label)
         for _ in range(2 if reason == Reason.IDENTITY_TO_CHANGE else 1):
             change = judged(read, column, found_for(column)).change
-            assert change is not None, column
+            assert isinstance(change, Change), column
             read = asking_for(read, change.after, change.identity)
 
         again = judged(read, column, found_for(column))

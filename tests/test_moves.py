@@ -113,7 +113,7 @@ def platform_target(**said: Any) -> Target:
 
 def sent(read: Document, decision: Decision) -> Document:
     """The body of the PUT: the writable projection of what was read, with the change."""
-    assert decision.change is not None, decision
+    assert isinstance(decision.change, Change), decision
     writable = ManagedCluster(copy.deepcopy(read)).as_dict(exclude_readonly=True)
     asked = asking_for(writable, decision.change.after, decision.change.identity)
     body: Document = ManagedCluster(asked).as_dict(exclude_readonly=True)
@@ -345,7 +345,7 @@ def proposed(case: Case) -> Move | None:
     read, asked, surveyed = case
     found = surveyed if asked.vault else None
     decision = judged(read, asked, found)
-    if decision.change is None:
+    if not isinstance(decision.change, Change):
         assert decision.action is not Action.WRITE
         return None
     assert decision.action is Action.WRITE

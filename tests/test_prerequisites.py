@@ -39,6 +39,7 @@ def answer(check: Obstacle, found: Prerequisites, asked: NetworkAccess | None = 
 def test_the_obstacles_stand_in_this_order() -> None:
     assert [check.__name__ for check in OBSTACLES] == [
         "vault_is_missing",
+        "vault_is_not_ready",
         "vault_is_foreign",
         "vault_is_out_of_reach",
         "key_is_missing",

@@ -11,6 +11,7 @@ import pytest
 
 from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
+from shared.decisions import Change
 from shared.events import ClusterRequest, ShardRequest
 from shared.policy import Mode
 from shared.reasons import Action, Reason
@@ -119,7 +120,7 @@ async def test_audit_shows_the_change_and_makes_none(azure: Azure, account: Acco
 
         assert record is not None
         assert (record.action, record.reasons, record.mode) == (Action.WRITE, (Reason.NOT_AS_ASKED,), Mode.AUDIT)
-        assert record.change is not None
+        assert isinstance(record.change, Change)
         assert record.change.after.key_management is KeyManagement.PLATFORM_MANAGED
         assert azure.journal.writes() == ()
         await assert_nothing_more_is_written(app, azure, cluster)

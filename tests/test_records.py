@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from shared.clusters import Encryption, IdentityKind
+from shared.clusters import Cluster, Encryption, IdentityKind
 from shared.decisions import CONTEST, OPERATION_DEADLINE, Change, Decision, Facts, decide
 from shared.keys import KeyVersion
 from shared.policy import Assignment, Mode
 from shared.reasons import Action, Fix, Reason, Subject, fix
 from shared.records import (
     OVERDUE_AFTER,
+    Claim,
     Detection,
     KnownKey,
     NoticeKind,
@@ -30,7 +31,7 @@ from shared.records import (
     notice_of,
     notice_of_risk,
     notice_of_rotation,
-    settlement,
+    settlement_of_change,
 )
 from tests.builders import (
     CLUSTER_ID,
@@ -74,6 +75,12 @@ PATIENCE = MINUTE
 FRESH, PATIENT, LATE, OVER = timedelta(), PATIENCE, OPERATION_DEADLINE - SECOND, OPERATION_DEADLINE
 SAME, CHANGED = ETAG, OTHER_ETAG
 DONE, FAILED, WITHDRAWN = Settlement.DONE, Settlement.FAILED, Settlement.WITHDRAWN
+
+
+def settlement(claimed: Claim, found: Cluster, *, now: datetime, patience: timedelta) -> Settlement | None:
+    assert isinstance(claimed.change, Change)
+    return settlement_of_change(claimed, claimed.change, found, now=now, patience=patience)
+
 
 SETTLEMENTS: list[tuple[str, dict[str, Any], str, tuple[Settlement | None, ...]]] = [
     # the eTag, the profile, the state: what it is when fresh, patient, late, over

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 
 from shared.clusters import Cluster
-from shared.policy.document import Exemption, Limits, Mode, Policy, Target
+from shared.policy.document import Exemption, Limits, Mode, Policy, SecondRole, Target
 
 OPT_IN = "on"
 """The one value of the opt-out tag that exempts nothing: any other, misspelt ones too, means leave it alone."""
@@ -21,6 +21,8 @@ class Assignment:
     mode: Mode = Mode.AUDIT
     exempt_because: str | None = None
     faults: tuple[str, ...] = ()
+    second_role: SecondRole = SecondRole.READER
+    key_max_age_days: int = 400
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""
@@ -33,6 +35,7 @@ class PolicyInForce:
 
     policy: Policy | None
     faults: tuple[str, ...] = ()
+    second_role: SecondRole = SecondRole.READER
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -60,6 +63,7 @@ class PolicyInForce:
             target,
             mode=Mode.lowest(self.policy.mode, target.mode),
             exempt_because=_exempt_because(self.policy, cluster, now),
+            second_role=self.second_role,
         )
 
 

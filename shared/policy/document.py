@@ -85,6 +85,22 @@ class NetworkAccess(StrEnum):
     """The vault is closed but for Azure's trusted services."""
 
 
+class Preparing(StrEnum):
+    """What becomes of a prerequisite that is missing."""
+
+    CHECK = "check"
+    """It is reported."""
+    ENSURE = "ensure"
+    """The app puts it in place."""
+
+
+class SecondRole(StrEnum):
+    """The role that a cluster's identity gets on a vault beside Key Vault Crypto User."""
+
+    READER = "reader"
+    CONTRIBUTOR = "contributor"
+
+
 OWN = "own"
 """A target's identity: the user-assigned one that the cluster has."""
 
@@ -101,7 +117,7 @@ class Target(_Part):
     network_access: Annotated[NetworkAccess | None, Field(strict=False)] = None
     identity: str = OWN
     allow_identity_change: bool = False
-    prerequisites: Literal["check"] = "check"
+    prerequisites: Annotated[Preparing, Field(strict=False)] = Preparing.CHECK
     migrate: bool = False
     allow_unconfirmed: bool = False
 
