@@ -19,6 +19,7 @@ Show = Callable[["Play"], None]
 
 _WITHIN = timedelta(seconds=40)
 _PAUSE_SECONDS = 0.2
+_HAD_ITS_ROLES_FOR = timedelta(days=1)
 _NETWORKS: dict[str, Json] = {
     "open": {},
     "trusted": {"default_action": "Deny", "bypass": "AzureServices"},
@@ -189,12 +190,17 @@ class Play:
         return seed
 
     def _grant(self, fleet: Fleet) -> None:
-        """Give the cluster's identity its roles, and its permissions where a vault has access policies."""
+        """Give the cluster's identity its roles, and its permissions where a vault has access policies.
+
+        It has had them for a while: a young grant on a private vault would be waited for.
+        """
+        long_ago = self.stage.azure.clock.now() - _HAD_ITS_ROLES_FOR
         identities = self.clusters[fleet.name].document["identity"].get("userAssignedIdentities", {})
         for identity in identities.values():
             for vault, roles in fleet.roles.items():
                 for role in roles:
-                    self.stage.azure.access.assign(identity["principalId"], role, self._vault(vault).id)
+                    scope = self._vault(vault).id
+                    self.stage.azure.access.assign(identity["principalId"], role, scope, created=long_ago)
             for vault, permissions in fleet.permissions.items():
                 found = self._vault(vault)
                 policies = [*found.properties["accessPolicies"], access_policy(identity["principalId"], *permissions)]

@@ -19,6 +19,7 @@ from tests.product import LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from local.simulator import Azure
     from local.simulator.aks.state import SimulatedCluster
@@ -53,11 +54,12 @@ class Scene:
         name: str = "aks-1",
         *,
         roles: tuple[str, ...] = ("Key Vault Crypto User", "Key Vault Reader"),
+        granted: datetime = NOW - timedelta(days=1),
         **seed: Any,
     ) -> SimulatedCluster:
         cluster = self.azure.aks.add(name, **seed)
         for role in roles:
-            self.azure.access.assign(cluster.principal_id, role, self.vault.id)
+            self.azure.access.assign(cluster.principal_id, role, self.vault.id, created=granted)
         return cluster
 
 
@@ -124,6 +126,25 @@ async def test_a_closed_vault_is_used_with_its_id(azure: Azure, account: Account
         await finish(app, azure, cluster)
         assert cluster.encryption == "customer-managed"
         await assert_nothing_more_is_written(app, azure, cluster)
+
+
+async def test_a_young_grant_on_a_private_vault_is_given_its_hour_since_nobody_checks_it(
+    azure: Azure, account: Account
+) -> None:
+    cluster = scene(azure, **TRUSTED).cluster(granted=NOW - timedelta(minutes=20))
+
+    async with product(account, PRIVATE) as app:
+        await app.look(cluster)
+        waiting = await app.record(cluster)
+        assert (waiting.action, waiting.reasons) == (Action.WAIT, (Reason.PROPAGATING,))
+        assert waiting.waiting is not None
+        assert waiting.waiting.look_again_at == NOW + timedelta(minutes=40)
+        assert azure.journal.writes() == ()
+
+        azure.clock.advance(timedelta(minutes=40))
+        await app.look_again(cluster, now=NOW + timedelta(minutes=40))
+
+        assert len(azure.journal.writes()) == 1
 
 
 async def test_without_a_network_access_the_vaults_firewall_decides(app: Product, azure: Azure) -> None:
@@ -480,7 +501,7 @@ async def test_a_vault_that_may_not_be_read_is_named(app: Product, azure: Azure)
 async def test_a_permission_that_was_just_granted_is_waited_for(app: Product, azure: Azure) -> None:
     azure.access.propagation = timedelta(minutes=30)
     now = azure.clock.now()
-    cluster = scene(azure).cluster()
+    cluster = scene(azure).cluster(granted=now)
 
     record = await app.look(cluster, now=now)
 
@@ -503,7 +524,7 @@ async def test_a_permission_that_azure_does_not_see_after_an_hour_fails_with_its
 ) -> None:
     azure.access.propagation = timedelta(hours=9)
     now = azure.clock.now()
-    cluster = scene(azure).cluster()
+    cluster = scene(azure).cluster(granted=now)
     await app.look(cluster, now=now)
 
     azure.clock.advance(timedelta(minutes=61))
