@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from local.scenario import Creation, Fleet, Scenario, Step
+from local.scenario import Creation, Fleet, Scenario, Step, VaultEnd
+from local.simulator.access import Filter
 from local.simulator.aks.state import SimulatedCluster
 from local.simulator.keyvault import SimulatedVault, access_policy
 from local.stage import Stage
@@ -122,7 +123,11 @@ class Play:
 
     def _set_the_scene(self) -> None:
         azure = self.stage.azure
-        azure.aks.update_duration = self.scenario.update_duration
+        azure.aks.update_duration = azure.keyvault.registration = self.scenario.update_duration
+        for group in self.scenario.resource_groups:
+            azure.add_resource_group(group.name, location=group.location)
+        for identity in self.scenario.identities:
+            azure.identities.add(identity.name, group=identity.group)
         for vault in self.scenario.vaults:
             simulated = azure.keyvault.add_vault(
                 vault.name,
@@ -251,6 +256,23 @@ class Play:
         for key, expected in self.scenario.ends.rotations.items():
             found = Counter(one["how"] for one in self.rotations if f"{one['vault']}/{one['key']}" == key)
             yield Verdict(key, _counts(expected), _counts(found))
+        for name, vault in self.scenario.ends.vaults.items():
+            yield Verdict(name, _vault_words(vault.network, vault.keys, vault.roles), self._vault_found(name, vault))
+
+    def _vault_found(self, name: str, expected: VaultEnd) -> str:
+        """What a vault is by now, in the words of its end. Of roles, those of the clusters that the end names."""
+        vault = self.stage.azure.keyvault.named(name)
+        if vault is None or vault.deleted is not None:
+            return "no vault"
+        keys = [key.name for key in vault.keys.values()]
+        return _vault_words(_network(vault), keys, {cluster: self._roles(cluster, vault) for cluster in expected.roles})
+
+    def _roles(self, cluster: str, vault: SimulatedVault) -> list[str]:
+        """The roles that a cluster's identity has at a vault and above it."""
+        if cluster not in self.clusters:
+            return []
+        of_identity = Filter(at_scope=True, principal=self.clusters[cluster].principal_id)
+        return [assignment.role.name for assignment in self.stage.azure.access.listed(vault.id, of_identity)]
 
 
 def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:
@@ -260,6 +282,19 @@ def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:
         return
     fix = f" -> {now['fix']['text']}" if now["fix"] else ""
     yield f"{name}: has {now['keyManagement'] or 'nothing that can be read yet'}; {now['action']}, {now['reason']}{fix}"
+
+
+def _network(vault: SimulatedVault) -> str:
+    if vault.network.is_open:
+        return "open"
+    return "trusted" if vault.network.admits_trusted_services else "closed"
+
+
+def _vault_words(network: str, keys: Iterable[str], roles: Mapping[str, Iterable[str]]) -> str:
+    """A vault in a line: keys and roles in order, each as often as it is there."""
+    named = f"keys {', '.join(sorted(keys)) or 'none'}"
+    held = [f"{cluster} has {', '.join(sorted(names)) or 'no role'}" for cluster, names in sorted(roles.items())]
+    return "; ".join([network, named, *held])
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from local.simulator import SUBSCRIPTION
+from local.simulator.subscriptions import LOCATION
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -27,6 +28,7 @@ def _duration(value: object) -> object:
     return value
 
 
+Network = Literal["open", "trusted", "closed"]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -36,12 +38,26 @@ class _Part(BaseModel):
     )
 
 
+class ResourceGroup(_Part):
+    """A resource group with nothing in it."""
+
+    name: str
+    location: str = LOCATION
+
+
+class Identity(_Part):
+    """A user-assigned identity that no cluster has yet."""
+
+    name: str
+    group: str = "rg-apps"
+
+
 class Vault(_Part):
     """A vault and the names of its keys. `network`: who reaches it."""
 
     name: str
     keys: tuple[str, ...] = ()
-    network: Literal["open", "trusted", "closed"] = "open"
+    network: Network = "open"
     purge_protection: bool = True
     rbac: bool = True
     key_kind: Literal["RSA", "RSA-HSM", "EC"] = "RSA"
@@ -116,11 +132,20 @@ class ClusterEnd(_Part):
     writes: int = 0
 
 
+class VaultEnd(_Part):
+    """What a vault must end as: who reaches it, all its keys, and by cluster the roles of its identity there."""
+
+    network: Network
+    keys: tuple[str, ...] = ()
+    roles: dict[str, tuple[str, ...]] = {}
+
+
 class Ends(_Part):
     """What everything must end as. Rotations by `vault/key`: how many versions were detected how."""
 
     clusters: dict[str, ClusterEnd]
     rotations: dict[str, dict[str, int]] = {}
+    vaults: dict[str, VaultEnd] = {}
 
 
 class Scenario(_Part):
@@ -128,6 +153,8 @@ class Scenario(_Part):
 
     title: str
     policy: str
+    resource_groups: tuple[ResourceGroup, ...] = ()
+    identities: tuple[Identity, ...] = ()
     vaults: tuple[Vault, ...] = ()
     clusters: tuple[Fleet, ...] = ()
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]

@@ -1,7 +1,8 @@
 """Azure RBAC: who was given which role where, and since when it counts.
 
 Role assignments: list for a subscription, a resource group, a resource, and what lies in a resource (a key).
-Role definitions: get, get by id, list. Nothing assigns over the wire: a call that tries is loud.
+Role definitions: get, get by id, list. What assigns over the wire stands in grants.py; nothing removes: a call that
+tries is loud.
 Sources: Azure REST reference, Authorization 2022-04-01; Azure RBAC docs, role-assignments-list-rest (what each filter
 includes), scope-overview, troubleshooting (assignments take minutes to take effect).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ ROLE_NAME = re.compile(r"roleName eq '(?P<name>[^']+)'", re.IGNORECASE)
 
 def list_assignments(access: Access, request: Request) -> Reply:
     """Role Assignments - List For Subscription, For Resource Group, For Resource, For Scope."""
-    scope = _scope(request)
+    scope = scope_of(request)
     if not access.readable:
         raise authorization_failed(_object_id(request), f"{ASSIGNMENT_TYPE}/read", scope)
     wanted = Filter.parse(request.query.get("$filter"))
@@ -87,6 +88,9 @@ class Assignment:
     created: datetime
     condition: str | None = None
     holds: bool = True
+    created_by: str | None = None
+    updated: datetime | None = None
+    description: str | None = None
 
     @property
     def id(self) -> str:
@@ -117,11 +121,11 @@ class Assignment:
                 "condition": self.condition,
                 "conditionVersion": None if self.condition is None else "2.0",
                 "createdOn": timestamp(self.created),
-                "updatedOn": timestamp(self.created),
-                "createdBy": None,
-                "updatedBy": None,
+                "updatedOn": timestamp(self.updated or self.created),
+                "createdBy": self.created_by,
+                "updatedBy": self.created_by,
                 "delegatedManagedIdentityResourceId": None,
-                "description": None,
+                "description": self.description,
             },
         }
 
@@ -151,6 +155,7 @@ class Access:
 
     `propagation`: how long after it was made an assignment takes effect, on the simulated clock; ARM shows it at once.
     `readable`, `definitions_readable`: False lets the app be refused when it lists assignments, or reads definitions.
+    `knows_principal` and `knows_resource` tell what else there is in the tenant, by object id and by ARM id.
     """
 
     def __init__(self, clock: Clock, changed: Condition) -> None:
@@ -160,6 +165,8 @@ class Access:
         self.page_size = 100
         self.assignments: dict[str, Assignment] = {}
         self.groups: dict[str, set[str]] = {}
+        self.knows_principal: Callable[[str], bool] = lambda _object_id: False
+        self.knows_resource: Callable[[str], bool] = lambda _resource_id: False
         self._roles = {role.id: role for role in BUILT_IN}
         self._clock = clock
         self._changed = changed
@@ -223,10 +230,18 @@ class Access:
             condition=condition,
             holds=holds,
         )
+        self.put(assignment)
+        return assignment.id
+
+    def put(self, assignment: Assignment) -> None:
+        """Take an assignment as it is, in the place of the one with its id."""
         with self._changed:
             self.assignments[assignment.id.lower()] = assignment
             self._changed.notify_all()
-        return assignment.id
+
+    def now(self) -> datetime:
+        """The simulated time."""
+        return self._clock.now()
 
     def remove(self, assignment_id: str) -> None:
         """Take an assignment away, at once in effect."""
@@ -279,6 +294,10 @@ class Access:
             if assignment.covers(scope) or (not wanted.at_scope and assignment.is_below(scope))
         ]
 
+    def every(self) -> list[Assignment]:
+        """All assignments of the tenant."""
+        return self._of(None)
+
     def _with_groups(self, principal_id: str) -> set[str]:
         return {principal_id.lower()} | self.groups_of(principal_id)
 
@@ -292,10 +311,10 @@ class Access:
 
 def _check_definitions(access: Access, request: Request) -> None:
     if not access.definitions_readable:
-        raise authorization_failed(_object_id(request), f"{DEFINITION_TYPE}/read", _scope(request))
+        raise authorization_failed(_object_id(request), f"{DEFINITION_TYPE}/read", scope_of(request))
 
 
-def _scope(request: Request) -> str:
+def scope_of(request: Request) -> str:
     """What stands before the provider: the scope that a call is about."""
     end = request.path.lower().rindex("/providers/microsoft.authorization/")
     return request.path[:end] or "/"

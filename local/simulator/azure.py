@@ -10,7 +10,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from local.simulator import access, keyvault, subscriptions, topics
+from local.simulator import access, grants, identities, keyvault, subscriptions, topics
 from local.simulator import aks as managed_clusters
 from local.simulator.clock import Clock
 from local.simulator.errors import ServiceError, missing_api_version, not_simulated
@@ -18,11 +18,13 @@ from local.simulator.eventgrid import EventGrid
 from local.simulator.faults import Faults
 from local.simulator.identity import Caller, Identity
 from local.simulator.journal import MANAGEMENT_HOST, Call, Journal
+from local.simulator.permissions import Permissions
 from local.simulator.wire import Reply, Request
 
 if TYPE_CHECKING:
     from local.simulator.wire import Route
 
+NOT_SIMULATED = 501
 CREDENTIALS = frozenset({"authorization", "x-identity-header"})
 
 type Answer = Callable[[Request], Reply]
@@ -44,10 +46,22 @@ class Azure:
         self.faults = Faults(self.changed)
         self.identity = Identity()
         self.subscriptions = subscriptions.Subscriptions(self.changed)
+        self.permissions = Permissions(self.changed)
         self.access = access.Access(self.clock, self.changed)
+        self.identities = identities.Identities(self.subscriptions, self.changed)
         self.eventgrid = EventGrid(self.clock, topics.Topics(self.clock, self.access, self.changed), self.changed)
         self.keyvault = keyvault.KeyVault(self.clock, self.eventgrid, self.subscriptions, self.access, self.changed)
-        self.aks = managed_clusters.Aks(self.clock, self.eventgrid, self.subscriptions, self.keyvault, self.changed)
+        self.aks = managed_clusters.Aks(
+            self.clock, self.eventgrid, self.subscriptions, self.keyvault, self.changed, identities=self.identities
+        )
+        self.access.knows_principal = self._knows_principal
+        self.access.knows_resource = self._knows_resource
+
+    def add_resource_group(
+        self, name: str, *, subscription: str = subscriptions.SUBSCRIPTION, location: str = subscriptions.LOCATION
+    ) -> None:
+        """An empty resource group that exists, and its subscription. One that is there stays as it is."""
+        self.subscriptions.add(subscription, group=name, location=location)
 
     def wait_for(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
         """Block until `predicate` holds, asked again at every change in here. TimeoutError after `deadline` seconds."""
@@ -68,7 +82,7 @@ class Azure:
                 reply = not_simulated(request.method, request.host, request.path).reply()
             else:
                 reply = _replied(answer, request)
-            self.record(request, reply.status, known=answer is not None)
+            self.record(request, reply.status, known=reply.status != NOT_SIMULATED)
             return reply
 
     def record(self, request: Request, status: int, *, known: bool = True) -> None:
@@ -110,6 +124,8 @@ class Azure:
             _matched(request, self.aks, managed_clusters.ROUTES, self._admit)
             or _matched(request, self.keyvault, keyvault.ROUTES, self._admit)
             or _matched(request, self.access, access.ROUTES, self._admit)
+            or _matched(request, self.access, grants.ROUTES, self._admit)
+            or _matched(request, self.identities, identities.ROUTES, self._admit)
             or _matched(request, self.subscriptions, subscriptions.ROUTES, self._admit)
         )
 
@@ -120,7 +136,24 @@ class Azure:
             raise missing_api_version()
         if "subscription" in request.parameters:
             self.subscriptions.require(request["subscription"], request.parameters.get("group"))
+        self.permissions.check(caller.object_id, request.method, request.path)
         return caller
+
+    def _knows_principal(self, object_id: str) -> bool:
+        wanted = object_id.lower()
+        own = any(principal.object_id.lower() == wanted for principal in self.identity.principals.values())
+        return (
+            own
+            or self.identities.knows(object_id)
+            or any(cluster.principal_id.lower() == wanted for cluster in self.aks.clusters.values())
+        )
+
+    def _knows_resource(self, resource_id: str) -> bool:
+        wanted = resource_id.lower()
+        if wanted in self.keyvault.vaults or wanted in self.identities.all or wanted in self.aks.clusters:
+            return True
+        vault, _, key = wanted.rpartition("/keys/")
+        return vault in self.keyvault.vaults and key in self.keyvault.vaults[vault].keys
 
 
 def _matched[Room](request: Request, room: Room, routes: tuple[Route[Room], ...], admit: Admission) -> Answer | None:

@@ -90,8 +90,22 @@ def invalid_request_content(message: str) -> ServiceError:
     return ServiceError(400, "InvalidRequestContent", message)
 
 
+def location_required() -> ServiceError:
+    """Source: Azure Resource Manager, common deployment errors."""
+    return ServiceError(400, "LocationRequired", "The location property is required for this definition.")
+
+
+def location_differs(name: str, group: str, location: str, wanted: str) -> ServiceError:
+    """What exists stays where it is. Source: Azure Resource Manager, common deployment errors."""
+    text = (
+        f"The resource '{name}' already exists in location '{location}' in resource group '{group}'. "
+        f"A resource with the same name cannot be created in location '{wanted}'. Please select a new resource name."
+    )
+    return ServiceError(409, "InvalidResourceLocation", text)
+
+
 def bad_request(message: str) -> ServiceError:
-    """What the AKS resource provider says to a document that it does not take."""
+    """What a resource provider says to a document that it does not take: AKS, Key Vault, Managed Identity."""
     return ServiceError(400, "BadRequest", message)
 
 

@@ -158,9 +158,10 @@ BUILT_IN = (
 
 
 def _listed(action: str, patterns: tuple[str, ...]) -> bool:
-    return any(_matches(action, pattern) for pattern in patterns)
+    return any(matches(action, pattern) for pattern in patterns)
 
 
-def _matches(action: str, pattern: str) -> bool:
+def matches(action: str, pattern: str) -> bool:
+    """True when an action is what a role's list names, `*` standing for anything; in any case."""
     expression = re.escape(pattern).replace(r"\*", ".*")
     return re.fullmatch(expression, action, re.IGNORECASE) is not None

@@ -1,6 +1,7 @@
 """Subscriptions and resource groups: which exist.
 
-GET /subscriptions   Source: Azure REST reference, Subscriptions - List.
+Subscriptions: list, get. Resource groups: get.
+Source: Azure REST reference, Subscriptions - List, Get; Resource Groups - Get.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from threading import Condition
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
+LOCATION = "westeurope"
 
 
 def list_subscriptions(subscriptions: Subscriptions, _request: Request) -> Reply:
@@ -31,14 +33,39 @@ def get_subscription(subscriptions: Subscriptions, request: Request) -> Reply:
     return Reply(200, subscriptions.all[name.lower()].document())
 
 
+def get_group(subscriptions: Subscriptions, request: Request) -> Reply:
+    """Resource Groups - Get."""
+    subscription = subscriptions.all[request["subscription"].lower()]
+    return Reply(200, subscription.groups[request["group"].lower()].document(subscription.id))
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGroup:
+    """One resource group. What lies in it may be elsewhere."""
+
+    name: str
+    location: str
+
+    def document(self, subscription: str) -> Json:
+        """As ARM shows it."""
+        return {
+            "id": f"/subscriptions/{subscription}/resourceGroups/{self.name}",
+            "name": self.name,
+            "type": "Microsoft.Resources/resourceGroups",
+            "location": self.location,
+            "tags": {},
+            "properties": {"provisioningState": "Succeeded"},
+        }
+
+
 @dataclass(slots=True)
 class Subscription:
-    """One subscription with the names of its resource groups."""
+    """One subscription with its resource groups, by lower-case name."""
 
     id: str
     name: str
     state: str = "Enabled"
-    groups: set[str] = field(default_factory=set)  # lower-case
+    groups: dict[str, ResourceGroup] = field(default_factory=dict)
 
     def document(self) -> Json:
         """As ARM lists it."""
@@ -66,15 +93,17 @@ class Subscriptions:
         self.all: dict[str, Subscription] = {}
         self.add(SUBSCRIPTION)
 
-    def add(self, subscription: str, *, name: str | None = None, group: str | None = None) -> Subscription:
-        """Make sure that a subscription, and a group in it, exist."""
+    def add(
+        self, subscription: str, *, name: str | None = None, group: str | None = None, location: str = LOCATION
+    ) -> Subscription:
+        """Make sure that a subscription, and a group in it, exist. One that is there stays where it is."""
         with self._changed:
             found = self.all.get(subscription.lower())
             if found is None:
                 found = Subscription(subscription, name or f"Subscription {len(self.all) + 1}")
                 self.all[subscription.lower()] = found
             if group is not None:
-                found.groups.add(group.lower())
+                found.groups.setdefault(group.lower(), ResourceGroup(group, location))
             return found
 
     def remove(self, subscription: str) -> None:
@@ -95,4 +124,5 @@ class Subscriptions:
 ROUTES = (
     route("GET", "/subscriptions", list_subscriptions),
     route("GET", "/subscriptions/{subscription}", get_subscription),
+    route("GET", "/subscriptions/{subscription}/resourceGroups/{group}", get_group),
 )

@@ -237,7 +237,9 @@ def test_leaving_the_vault_needs_nothing_from_it(stage: Stage) -> None:
 
 
 def test_a_new_cluster_is_checked_too(stage: Stage) -> None:
+    resource, _ = stage.azure.aks.add_identity("id-without-a-role")
     body = stage.cluster.copy()
+    body["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {resource: {}}}
     body["properties"]["securityProfile"] = stage.profile()
 
     refused = stage.arm.put("aks-2", body)

@@ -161,17 +161,13 @@ def written(body: Json, current: Json) -> Json:
     return _pools_in_list(document)
 
 
-def fill_generated(document: Json, identities: Mapping[str, Json] | None = None) -> None:
-    """Give identities and pools that are new in a document what the service knows or generates for them.
-
-    `identities`: the user-assigned ones that exist, by lower-case id.
-    """
+def fill_generated(document: Json) -> None:
+    """Give identities and pools that are new in a document what the service generates for them."""
     identity = document.get("identity") or {}
     if identity.get("type") == "SystemAssigned":
         identity.setdefault("principalId", str(uuid.uuid4()))
         identity.setdefault("tenantId", TENANT)
-    for resource, assigned in (identity.get("userAssignedIdentities") or {}).items():
-        assigned.update((identities or {}).get(resource.lower()) or {})
+    for assigned in (identity.get("userAssignedIdentities") or {}).values():
         assigned.setdefault("clientId", str(uuid.uuid4()))
         assigned.setdefault("principalId", str(uuid.uuid4()))
     properties = document["properties"]

@@ -15,7 +15,6 @@ from local.simulator.aks.documents import (
     Encryption,
     IdentityKind,
     Seed,
-    assigned_identities,
     encryption_of,
     fill_generated,
     renew_etags,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from local.simulator.clock import Clock
     from local.simulator.eventgrid import EventGrid
+    from local.simulator.identities import Identities
     from local.simulator.identity import Caller
     from local.simulator.keyvault import KeyVault
 
@@ -129,6 +129,10 @@ class SimulatedCluster:
             return str(assigned["principalId"])
         return str(identity.get("principalId", ""))
 
+    def identity_part(self) -> Json:
+        """What its document says of its identity, and where it is."""
+        return {name: deepcopy(self._document[name]) for name in ("identity", "location") if name in self._document}
+
     @property
     def encryption(self) -> str:
         """none, platform-managed, customer-managed, legacy or ambiguous."""
@@ -182,7 +186,14 @@ class Aks:
     """
 
     def __init__(
-        self, clock: Clock, eventgrid: EventGrid, subscriptions: Subscriptions, vaults: KeyVault, changed: Condition
+        self,
+        clock: Clock,
+        eventgrid: EventGrid,
+        subscriptions: Subscriptions,
+        vaults: KeyVault,
+        changed: Condition,
+        *,
+        identities: Identities,
     ) -> None:
         self.clusters: dict[str, SimulatedCluster] = {}
         self.operations: dict[str, Operation] = {}
@@ -191,11 +202,11 @@ class Aks:
         self.create_duration = timedelta(minutes=10)
         self.require_feature = False
         self.registered_features: set[str] = set()
-        self.identities: dict[str, Json] = {}
         self._clock = clock
         self._eventgrid = eventgrid
         self._subscriptions = subscriptions
         self._vaults = vaults
+        self._identities = identities
         self._changed = changed
         self._buckets: dict[str, Bucket] = {}
         self._next_failure: tuple[str, str] | None = None
@@ -243,11 +254,8 @@ class Aks:
 
     def add_identity(self, name: str, *, subscription: str = SUBSCRIPTION, group: str = "rg-apps") -> tuple[str, str]:
         """A user-assigned identity that clusters may be given by a write: its resource id and its principal's id."""
-        resource = f"{assigned_identities(subscription, group)}/{name}"
-        ids = {"clientId": str(uuid.uuid4()), "principalId": str(uuid.uuid4())}
-        with self._changed:
-            self.identities[resource.lower()] = ids
-        return resource, ids["principalId"]
+        identity = self._identities.add(name, subscription=subscription, group=group)
+        return identity.id, identity.principal_id
 
     def adopt(self, document: Json) -> SimulatedCluster:
         """A cluster that exists, given as ARM's own document; no event tells of it."""
@@ -365,12 +373,14 @@ class Aks:
         if self.require_feature:
             check_feature(after, headers, self.registered_features)
         check_encryption(before, after)
-        fill_generated(after, self.identities)
+        self._identities.fill(after)
+        fill_generated(after)
         check_permission(before, after, self._vaults, self._clock.now())
 
     def _put(self, cluster: SimulatedCluster) -> SimulatedCluster:
         with self._changed:
-            self._subscriptions.add(cluster.id.split("/")[2], group=cluster.group)
+            self._subscriptions.add(cluster.id.split("/")[2], group=cluster.group, location=cluster.location)
+            self._identities.take(cluster.identity_part())
             self.clusters[cluster.id.lower()] = cluster
             self._changed.notify_all()
         return cluster
@@ -386,6 +396,7 @@ class Aks:
         uses_key: bool = False,
     ) -> Operation:
         cluster.replaced_profile = cluster.security_profile
+        self._identities.take(document)
         cluster.write(document, "Updating")
         activity = Activity(cluster.id, WRITE, caller, str(uuid.uuid4()), method)
         return self._start(cluster, activity, duration, uses_key=uses_key)

@@ -180,11 +180,11 @@ def _where(vault: SimulatedVault) -> str:
 def _bundle(key: SimulatedKey, version: SimulatedVersion) -> Json:
     """One version in full: the public key and the attributes."""
     public: Json = {"kid": key.uri_of(version.version), "kty": key.kty, "key_ops": list(key.operations)}
-    return {"key": public | _public_part(key, version), "attributes": _attributes(key, version), "tags": {}}
+    return {"key": public | _public_part(key, version), "attributes": _attributes(key, version), "tags": key.tags}
 
 
 def _item(key: SimulatedKey, version: SimulatedVersion, identity: str) -> Json:
-    return {"kid": identity, "attributes": _attributes(key, version), "tags": {}}
+    return {"kid": identity, "attributes": _attributes(key, version), "tags": key.tags}
 
 
 def _attributes(key: SimulatedKey, version: SimulatedVersion) -> Json:
@@ -197,7 +197,7 @@ def _public_part(key: SimulatedKey, version: SimulatedVersion) -> Json:
     if key.kty.startswith("RSA"):
         return {"n": _bytes(version, (key.size or 2048) // 8), "e": "AQAB"}
     if key.kty.startswith("EC"):
-        return {"crv": "P-256", "x": _bytes(version, 32), "y": _bytes(version, 32)}
+        return {"crv": key.curve or "P-256", "x": _bytes(version, 32), "y": _bytes(version, 32)}
     return {}
 
 

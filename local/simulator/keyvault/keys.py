@@ -69,6 +69,8 @@ class SimulatedKey:
     operations: tuple[str, ...] = KEY_OPERATIONS
     versions: dict[str, SimulatedVersion] = field(default_factory=dict)
     rotation_policy: Json | None = None  # in the vault's own shape; None: the one that every key has
+    curve: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
     deleted: datetime | None = None
 
     @property
@@ -105,7 +107,7 @@ class SimulatedKey:
 
     def document(self, version: SimulatedVersion, *, versioned: bool = False) -> Json:
         """The key, or one of its versions, in full."""
-        document = self.row(version if versioned else None)
+        document = self.row(version if versioned else None) | {"tags": self.tags}
         document["properties"] = {
             "attributes": version.attributes(self.vault.recovery_level),
             "kty": self.kty,
@@ -115,6 +117,10 @@ class SimulatedKey:
         }
         if self.size is not None:
             document["properties"]["keySize"] = self.size
+        if self.curve is not None:
+            document["properties"]["curveName"] = self.curve
+        if self.rotation_policy is not None and not versioned:
+            document["properties"]["rotationPolicy"] = _as_arm_has_it(self.rotation_policy)
         return document
 
     def row(self, version: SimulatedVersion | None) -> Json:
@@ -147,6 +153,15 @@ def key_not_found(name: str) -> ServiceError:
 def epoch(moment: datetime) -> int:
     """Whole seconds, as the wire has them."""
     return int(moment.timestamp())
+
+
+def _as_arm_has_it(policy: Json) -> Json:
+    """The vault says `Rotate` and `Notify`, ARM `rotate` and `notify`. Source: both REST references."""
+    actions = [
+        {"action": {"type": str(one["action"]["type"]).lower()}, "trigger": one["trigger"]}
+        for one in policy.get("lifetimeActions") or ()
+    ]
+    return {"attributes": policy.get("attributes") or {}, "lifetimeActions": actions}
 
 
 def _forbidden(message: str, inner: str) -> ServiceError:

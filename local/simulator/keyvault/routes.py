@@ -1,14 +1,17 @@
 """Key Vault as ARM shows it: vaults, deleted vaults, keys and versions. No firewall stands before it.
 
-Vaults: get, list by subscription, list by resource group, list as resources; get deleted, list deleted.
-Keys: get, list, get version, list versions.
+Vaults: get, list by subscription, list by resource group, list as resources; get deleted, list deleted; create or
+update, update (vault_writes.py). Keys: get, list, get version, list versions; create if not exist (key_writes.py).
+Nothing deletes, recovers or purges: a call that tries is loud.
 Source: Azure REST reference, Key Vault resource provider.
 """
 
 from __future__ import annotations
 
 from local.simulator.errors import ServiceError, bad_request
+from local.simulator.keyvault.key_writes import create_key
 from local.simulator.keyvault.state import KeyVault
+from local.simulator.keyvault.vault_writes import patch_vault, put_vault
 from local.simulator.keyvault.vaults import VAULT_TYPE
 from local.simulator.paging import page
 from local.simulator.wire import Reply, Request, rendered, route
@@ -86,12 +89,15 @@ def list_versions(keyvault: KeyVault, request: Request) -> Reply:
 
 ROUTES = (
     route("GET", VAULT_PATH, get_vault),
+    route("PUT", VAULT_PATH, put_vault),
+    route("PATCH", VAULT_PATH, patch_vault),
     route("GET", SUBSCRIPTION_PATH + PROVIDER, list_vaults),
     route("GET", GROUP_PATH + PROVIDER, list_vaults),
     route("GET", SUBSCRIPTION_PATH + "/resources", list_resources),
     route("GET", DELETED_VAULTS_PATH, list_deleted_vaults),
     route("GET", DELETED_VAULT_PATH, get_deleted_vault),
     route("GET", KEY_PATH, get_key),
+    route("PUT", KEY_PATH, create_key),
     route("GET", VAULT_PATH + "/keys", list_keys),
     route("GET", KEY_PATH + "/versions/{version}", get_version),
     route("GET", KEY_PATH + "/versions", list_versions),

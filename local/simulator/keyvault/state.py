@@ -56,6 +56,7 @@ class KeyVault:
     """The vaults by lower-case id. Safe from any thread.
 
     `client_address` is where the app's calls to a vault come from; a vault's ip rules are held against it.
+    `registration`: how long a vault made over the wire is RegisteringDns, on the simulated clock.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class KeyVault:
         self.removed: dict[str, SimulatedVault] = {}
         self.page_size = 25
         self.client_address = "203.0.113.10"
+        self.registration = timedelta(seconds=20)
         self._clock = clock
         self._eventgrid = eventgrid
         self._subscriptions = subscriptions
@@ -105,9 +107,16 @@ class KeyVault:
         rules = tuple(ip_rules)
         vault.properties.update(network_properties(public_network_access, default_action, bypass, rules))
         merge(vault.properties, properties or {})
+        return self.put_vault(vault)
+
+    def put_vault(self, vault: SimulatedVault) -> SimulatedVault:
+        """Take a vault as it is, and its resource group. One that is RegisteringDns is ready after `registration`."""
         with self._changed:
-            self._subscriptions.add(subscription, group=group)
+            subscription, group = vault.id.split("/")[2:5:2]
+            self._subscriptions.add(subscription, group=group, location=vault.location)
             self.vaults[vault.id.lower()] = vault
+            if not vault.is_registered:
+                self._clock.at(self._clock.now() + self.registration, lambda _when: self._register(vault))
             self._changed.notify_all()
         return vault
 
@@ -230,6 +239,11 @@ class KeyVault:
             vault.properties["accessPolicies"] = list(policies)
             if rbac is not None:
                 vault.properties["enableRbacAuthorization"] = rbac
+            self.announce_access(vault)
+
+    def announce_access(self, vault: SimulatedVault) -> None:
+        """Tell of other access policies or another permission model."""
+        with self._changed:
             data = _event_data(vault, vault.uri, "Vault", vault.name, quirks=False)
             self._eventgrid.publish(Event((vault.id,), vault.name, ACCESS_POLICY_CHANGED, self._clock.now(), data))
             self._changed.notify_all()
@@ -247,9 +261,16 @@ class KeyVault:
         return found
 
     def vault_at(self, host: str) -> SimulatedVault | None:
-        """The vault whose data plane has this host name, if there is one."""
+        """The vault whose data plane has this host name, if there is one and its name is registered."""
         with self._changed:
-            return next((vault for vault in self.vaults.values() if vault.host == host.lower()), None)
+            registered = (vault for vault in self.vaults.values() if vault.is_registered)
+            return next((vault for vault in registered if vault.host == host.lower()), None)
+
+    def named(self, name: str) -> SimulatedVault | None:
+        """The vault of this name anywhere, deleted ones included: names are unique in all of Azure."""
+        with self._changed:
+            every = (*self.vaults.values(), *self.removed.values())
+            return next((vault for vault in every if vault.name.lower() == name.lower()), None)
 
     def below(self, request: Request) -> dict[str, SimulatedVault]:
         """The vaults of a request's subscription or group."""
@@ -282,6 +303,10 @@ class KeyVault:
             return vault.policies_permit({object_id} | self._access.groups_of(object_id), permission)
         scope = vault.id if key is None else f"{vault.id}/keys/{key}"
         return self._access.may(object_id, DATA_ACTIONS[permission], scope, at)
+
+    def _register(self, vault: SimulatedVault) -> None:
+        vault.properties["provisioningState"] = "Succeeded"
+        self._changed.notify_all()
 
     def _announce(self, key: SimulatedKey, event_type: str, at: datetime, *, quirks: bool) -> None:
         """An event of a key's newest version. The quirks are those of the documentation's own sample."""

@@ -66,6 +66,11 @@ class SimulatedVault:
         return Network.of(self.properties)
 
     @property
+    def is_registered(self) -> bool:
+        """False while nobody reaches its data plane, because its name is still being registered."""
+        return str(self.properties["provisioningState"]) != "RegisteringDns"
+
+    @property
     def is_rbac(self) -> bool:
         """True when roles decide, False when access policies do."""
         return bool(self.properties.get("enableRbacAuthorization"))
