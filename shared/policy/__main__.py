@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("schema", help="print the JSON Schema of a policy document")
     options = parser.parse_args(arguments)
     if options.command == "schema":
-        print(json.dumps(Policy.model_json_schema(), indent=2))
+        print(json.dumps(Policy.schema_document(), indent=2))
         return SOUND
     return _check(options.file)
 

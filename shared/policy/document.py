@@ -213,7 +213,7 @@ class Target(Part):
         str,
         Field(min_length=1, max_length=100, description="What the rows and the API call it.", examples=["payments"]),
     ] = "default"
-    match: Annotated[Match, Field(description="Which clusters.", examples=[{"names": ["aks-*"]}])] = Match()
+    match: Match = Field(default_factory=Match, description="Which clusters.", examples=[{"names": ["aks-*"]}])
     mode: Annotated[
         Mode | None,
         Field(
@@ -513,26 +513,27 @@ class Policy(Part):
             [{"match": {"names": ["aks-old"]}, "owner": "a@example.com", "reason": "old", "expires": "2027-03-31"}]
         ],
     )
-    limits: Annotated[
-        Limits,
-        Field(
-            description="How much the app does at the same time, and when it stops.",
-            examples=[{"concurrentUpdates": 5}],
-        ),
-    ] = Limits()
+    limits: Limits = Field(
+        default_factory=Limits,
+        description="How much the app does at the same time, and when it stops.",
+        examples=[{"concurrentUpdates": 5}],
+    )
     windows: list[Window] = Field(
         default_factory=list,
         max_length=100,
         description="When the app may write. None: always.",
         examples=[[{"days": ["mon"], "from": "08:00", "to": "16:00", "timezone": "Europe/Amsterdam"}]],
     )
-    keys: Annotated[
-        Keys, Field(description="What is asked of keys and their versions.", examples=[{"warnBeforeExpiryDays": 30}])
-    ] = Keys()
-    legacy: Annotated[
-        Legacy,
-        Field(description="What is done about clusters with legacy KMS.", examples=[{"rotation": "report"}]),
-    ] = Legacy()
+    keys: Keys = Field(
+        default_factory=Keys,
+        description="What is asked of keys and their versions.",
+        examples=[{"warnBeforeExpiryDays": 30}],
+    )
+    legacy: Legacy = Field(
+        default_factory=Legacy,
+        description="What is done about clusters with legacy KMS.",
+        examples=[{"rotation": "report"}],
+    )
 
     @classmethod
     def broken_rules(cls, said: Mapping[Any, Any]) -> Iterator[str]:
@@ -541,10 +542,16 @@ class Policy(Part):
             yield "mode: enforce needs acceptIrreversible: true, since the new experience can't be turned off again"
 
     @classmethod
+    def schema_document(cls) -> dict[str, Any]:
+        """Return the JSON Schema of a document, for editors: what it refuses is a fault, and of the rest most."""
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
+
+    @classmethod
     def read(cls, text: str) -> tuple[Self | None, tuple[str, ...]]:
         """Read a document: the policy, or None and every fault at once, each with its path.
 
-        At most MOST_FAULTS are told. Never raises: a broken document must not stop the app, which then writes nothing and says so.
+        At most MOST_FAULTS are told. Never raises: a broken document must not stop the app, which then writes nothing
+        and says so.
         """
         try:
             document, faults = read_yaml(text)

@@ -24,6 +24,7 @@ class Part(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
+        field_title_generator=lambda name, _: to_camel(name),
         alias_generator=AliasGenerator(validation_alias=to_camel, serialization_alias=to_camel),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -49,13 +50,19 @@ def _starting_time(value: str) -> str:
 
 
 def _known_zone(name: str) -> str:
-    known = available_timezones()
+    known = _zones()
     if name in known:
         return name
     by_lower_case = {zone.lower(): zone for zone in known}
     near = get_close_matches(name.lower()[:100], by_lower_case, n=1)
     hint = f"did you mean {by_lower_case[near[0]]}?" if near else "write one like Europe/Amsterdam"
     raise ValueError(f"{name[:50]!r} is not a time zone of the IANA database; {hint}")
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Finding them takes longer than reading a document."""
+    return frozenset(available_timezones())
 
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -120,8 +127,13 @@ def next_opening(windows: Sequence[Window], now: datetime) -> datetime | None:
     """Return the moment, in UTC and later than now, at which the first window opens; None if the app may write now."""
     if is_open(windows, now):
         return None
-    spans = (span for window in windows for span in _spans(window, now, _LOOK_AHEAD))
-    return min((span.opens for span in spans if now < span.opens < span.closes), default=None)
+    openings = (_next_opening(window, now) for window in windows)
+    return min((opening for opening in openings if opening is not None), default=None)
+
+
+def _next_opening(window: Window, now: datetime) -> datetime | None:
+    """The days come in order, and so do the openings."""
+    return next((span.opens for span in _spans(window, now, _LOOK_AHEAD) if now < span.opens < span.closes), None)
 
 
 def _spans(window: Window, now: datetime, ahead: Iterable[int]) -> Iterator[_Span]:
