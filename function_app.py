@@ -34,6 +34,7 @@ API = {
     "clusters/{subscription}/{resourceGroup}/{name}": "GET",
     "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
     "rotations": "GET",
+    "exemptions": "GET",
     "health": "GET",
 }
 """Each path and its method, for whoever asks for another."""
@@ -172,6 +173,13 @@ async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
     return await _answer(lambda: bootstrap.views().rotations(req.params))
+
+
+@app.route("exemptions", methods=["GET"])
+async def list_exemptions(req: func.HttpRequest) -> func.HttpResponse:
+    """List the exemptions: who answers for each, until when, and which clusters it leaves alone."""
+    now = datetime.now(UTC)
+    return await _answer(lambda: bootstrap.views().exemptions(bootstrap.policy(), req.params, now=now))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

@@ -31,7 +31,7 @@ from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Limits, Mode
 from shared.preparations import Preparation, view
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, KnownKey, Record, Rotation, Run, Settlement, Shard
+from shared.records import Activity, Claim, Detection, KnownKey, Matched, Record, Rotation, Run, Settlement, Shard
 
 TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
 
@@ -44,6 +44,7 @@ _EPOCH_END = 9_999_999_999_999
 _SLOTS = "limits"
 _KEY_ROW = "k"
 _REFUSED_ROW = "refused"
+_LAST, _SWEEP_ROW = "last", "sweep"
 
 Row = Mapping[str, Any]
 Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
@@ -366,6 +367,8 @@ class Ledger:
             "enqueued": shard.enqueued,
             "counts": json.dumps(shard.counts),
             "failure": shard.failure or "",
+            "exempted": json.dumps({exemption: matched.count for exemption, matched in shard.exempted.items()}),
+            "exemptedClusters": _exempted_clusters(shard),
         }
         with translated(writing=True):
             await self._tables["runs"].upsert_entity(_guarded(row), mode=UpdateMode.REPLACE)
@@ -379,6 +382,29 @@ class Ledger:
         mode, scope = Mode(head["mode"]) if head["mode"] else None, json.loads(head.get("scope", "{}"))
         run = Run(run_id, head["askedBy"], head["startedAt"], mode, head["shards"], scope)
         return run, tuple(_shard(row) for row in rows if row["RowKey"] != "run")
+
+    async def remember_sweep(self, run_id: str) -> None:
+        """Remember that a run over everything starts, and the last one that is done. Started again, it stays."""
+        row = await self._get("runs", _LAST, _SWEEP_ROW)
+        if row is not None and row["run"] == run_id:
+            return
+        before = await self.run(row["run"]) if row is not None else None
+        finished = row["finished"] if row is not None else ""
+        if row is not None and before is not None and before[0].is_done(before[1]):
+            finished = row["run"]
+        pointers = {"PartitionKey": _LAST, "RowKey": _SWEEP_ROW, "run": run_id, "finished": finished}
+        with translated(writing=True):
+            await self._tables["runs"].upsert_entity(pointers, mode=UpdateMode.REPLACE)
+
+    async def last_sweep(self) -> tuple[Run, tuple[Shard, ...]] | None:
+        """Read the last run over everything that is done, or the one before it; None if there was none yet."""
+        row = await self._get("runs", _LAST, _SWEEP_ROW)
+        if row is None:
+            return None
+        newest = await self.run(row["run"])
+        if newest is not None and newest[0].is_done(newest[1]):
+            return newest
+        return await self.run(row["finished"]) if row["finished"] else None
 
     # rows
 
@@ -657,4 +683,27 @@ def _shard(row: Row) -> Shard:
         row["enqueued"],
         json.loads(row["counts"]),
         row["failure"] or None,
+        _exempted(row),
     )
+
+
+def _exempted_clusters(shard: Shard) -> str:
+    """Name the exempted clusters of a shard, as far as one property holds them: the counts are in another."""
+    named: dict[str, list[str]] = {}
+    room = _PROPERTY_LIMIT - len("{}")
+    for exemption, matched in shard.exempted.items():
+        rows = [_cluster_row(cluster_id) for cluster_id in matched.clusters]
+        room -= len(json.dumps({exemption: rows}))
+        if rows and room >= 0:
+            named[exemption] = rows
+    return json.dumps(named)
+
+
+def _exempted(row: Row) -> dict[str, Matched]:
+    """A row of an earlier version of the app has neither."""
+    counts, named = json.loads(row.get("exempted", "{}")), json.loads(row.get("exemptedClusters", "{}"))
+    subscription = row["RowKey"].removeprefix("s|")
+    return {
+        exemption: Matched(count, tuple(ClusterId(subscription, *name.split("|")) for name in named.get(exemption, ())))
+        for exemption, count in counts.items()
+    }

@@ -115,7 +115,7 @@ def preparation_for(
         case Reason.VAULT_WITHOUT_BYPASS:
             return AdmitTrustedServices(vault)
         case Reason.KEY_MISSING:
-            return CreateKey(vault, target.key, rotates_every_days(assignment.key_max_age_days))
+            return CreateKey(vault, target.key, rotates_every_days(assignment.keys.max_age_days))
         case Reason.IDENTITY_MISSING if target.identity != OWN:
             return CreateIdentity(target.identity, cluster.location)
         case _:

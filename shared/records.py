@@ -335,10 +335,26 @@ class Run:
     shards: int
     scope: Mapping[str, list[str]] = field(default_factory=dict)
 
+    def is_done(self, shards: tuple[Shard, ...]) -> bool:
+        """Return whether these shards are all that it has."""
+        return len(shards) >= self.shards
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """How many clusters an exemption matched, whether it was in force or not, and the first few of them."""
+
+    count: int
+    clusters: tuple[ClusterId, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What a run found in one subscription: how many clusters, and how many by action and by reason."""
+    """What a run found in one subscription: how many clusters, and how many by action and by reason.
+
+    `exempted` has every exemption of the policy by its id, those that matched nothing too: the policy may have had
+    others at another run.
+    """
 
     subscription: str
     finished_at: datetime
@@ -346,6 +362,7 @@ class Shard:
     enqueued: int
     counts: Mapping[str, int]
     failure: str | None = None
+    exempted: Mapping[str, Matched] = field(default_factory=dict)
 
 
 class NoticeKind(StrEnum):

@@ -11,6 +11,7 @@ from typing import Self
 
 from shared.clusters import parse_subscription
 from shared.errors import EnforcerError, Malformed
+from shared.policy import SecondRole
 
 
 class BadSettings(EnforcerError):
@@ -32,6 +33,7 @@ class Settings:
     look_again: timedelta
     custom_features: str
     notices_topic: str | None
+    second_role: SecondRole
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -46,6 +48,7 @@ class Settings:
             look_again=_seconds(environment, "LOOK_AGAIN_SECONDS", 60, faults),
             custom_features=environment.get("AKS_CUSTOM_FEATURES", ""),
             notices_topic=_topic(environment, faults),
+            second_role=_second_role(environment, faults),
         )
         if faults:
             raise BadSettings("; ".join(faults))
@@ -64,6 +67,14 @@ def _topic(environment: Mapping[str, str], faults: list[str]) -> str | None:
     if value is not None and not value.startswith("https://"):
         faults.append("NOTICES_TOPIC must be the https:// endpoint of an Event Grid topic")
     return value
+
+
+def _second_role(environment: Mapping[str, str], faults: list[str]) -> SecondRole:
+    value = environment.get("SECOND_ROLE") or SecondRole.READER
+    if value not in list(SecondRole):
+        faults.append(f"SECOND_ROLE must be {' or '.join(SecondRole)}")
+        return SecondRole.READER
+    return SecondRole(value)
 
 
 def _subscriptions(environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:

@@ -27,11 +27,12 @@ from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
-from shared.records import Record, Run, Shard, is_overdue, is_pending
+from shared.records import Matched, Record, Run, Shard, is_overdue, is_pending
 
 log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 16
+_EXEMPTED_SHOWN = 10
 
 EVERYTHING = Scope()
 
@@ -54,6 +55,12 @@ class _Tally:
     users: defaultdict[KeyId, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
+    exempted: defaultdict[str, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
+
+    def matched(self, exemption: str) -> Matched:
+        """How many clusters an exemption matched, and the first of them in alphabetical order."""
+        clusters = self.exempted[exemption]
+        return Matched(len(clusters), tuple(sorted(clusters)[:_EXEMPTED_SHOWN]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,8 @@ class Sweeper:
             raise Malformed("no subscription is in this scope: a cluster must lie in one that the scope names")
         run = Run(run_id, asked_by, now, mode, len(shards), scope.view())
         await self.ledger.start_run(run)
+        if scope == EVERYTHING:
+            await self.ledger.remember_sweep(run_id)
         for subscription in shards:
             await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode, scope))
         return run
@@ -100,7 +109,8 @@ class Sweeper:
         except Unreadable as error:
             log.warning("%s: the subscription can't be read: %s", request.subscription, error)
             failure = str(error)
-        shard = Shard(request.subscription, now, len(tally.seen), tally.enqueued, dict(tally.counts), failure)
+        exempted = {exemption: tally.matched(exemption) for exemption in self.policy.exemption_ids()}
+        shard = Shard(request.subscription, now, len(tally.seen), tally.enqueued, dict(tally.counts), failure, exempted)
         await self.ledger.finish_shard(request.run, shard)
         return shard
 
@@ -149,6 +159,8 @@ class Sweeper:
         )
         tally.seen.add(cluster.id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
+        for exemption in self.policy.exemptions_of(cluster):
+            tally.exempted[exemption].add(cluster.id)
         self._remember_key(cluster, vault_of(cluster, assignment), tally)
         if _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)

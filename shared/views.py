@@ -14,7 +14,7 @@ from shared.decisions import Change
 from shared.errors import Malformed
 from shared.keys import KeyReference
 from shared.ledger import Ledger
-from shared.policy import PolicyInForce
+from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
 from shared.records import Claim, Record, Rotation, Run, Shard
 
@@ -61,6 +61,12 @@ class Views:
         found = await self.ledger.run(run_id)
         return run_view(*found) if found is not None else None
 
+    async def exemptions(self, policy: PolicyInForce, query: Mapping[str, str], *, now: datetime) -> Json:
+        """The exemptions of the policy, and what each matched at the last sweep that is done. No parameters."""
+        _known(query)
+        sweep = await self.ledger.last_sweep()
+        return exemptions_view(policy, sweep, now=now)
+
 
 def cluster_view(record: Record) -> Json:
     """A cluster: what it has, what is asked of it, what was decided and why, and what to do about it."""
@@ -95,7 +101,7 @@ def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard.counts)
-    done = len(shards) >= run.shards
+    done = run.is_done(shards)
     return {
         "id": run.id,
         "askedBy": run.asked_by,
@@ -103,13 +109,62 @@ def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
         "mode": run.mode,
         "scope": dict(run.scope),
         "status": "done" if done else "running",
-        "finishedAt": _time(max((shard.finished_at for shard in shards), default=run.started_at)) if done else None,
+        "finishedAt": _time(_end(run, shards)) if done else None,
         "shards": {"total": run.shards, "done": len(shards)},
         "clusters": sum(shard.clusters for shard in shards),
         "enqueued": sum(shard.enqueued for shard in shards),
         "decisions": dict(sorted(counts.items())),
-        "failures": {shard.subscription: shard.failure for shard in shards if shard.failure},
+        "failures": _failures(shards),
     }
+
+
+def exemptions_view(policy: PolicyInForce, sweep: tuple[Run, tuple[Shard, ...]] | None, *, now: datetime) -> Json:
+    """The exemptions with owner, reason and end, and what each matched; null where no sweep has looked yet.
+
+    One that has ended matches as before: these are the clusters that it leaves to the policy.
+    """
+    shards = sweep[1] if sweep is not None else ()
+    document = policy.policy
+    return {
+        "asOf": _time(_end(*sweep)) if sweep is not None else None,
+        "exemptions": [_exemption(one, shards, now) for one in document.exemptions] if document else [],
+        "optOutTag": {"tag": document.opt_out_tag} | _matched(OPT_OUT, shards) if document else None,
+        "policyFaults": list(policy.faults),
+        "failures": _failures(shards),
+    }
+
+
+def _exemption(exemption: Exemption, shards: tuple[Shard, ...], now: datetime) -> Json:
+    status, matched = exemption.status(now), _matched(exemption.id, shards)
+    known = matched["matched"] is not None
+    return {
+        "id": exemption.id,
+        "match": exemption.match.model_dump(by_alias=True, exclude_unset=True),
+        "owner": exemption.owner,
+        "reason": exemption.reason,
+        "expires": exemption.until,
+        "status": status,
+        "used": bool(matched["matched"]) and status is not ExemptionStatus.ENDED if known else None,
+    } | matched
+
+
+def _matched(exemption: str, shards: tuple[Shard, ...]) -> Json:
+    """What an exemption matched in all subscriptions: how many clusters, and ten of them."""
+    found = [shard.exempted[exemption] for shard in shards if exemption in shard.exempted]
+    clusters = sorted(cluster_id for matched in found for cluster_id in matched.clusters)
+    return {
+        "matched": sum(matched.count for matched in found) if found else None,
+        "clusters": [str(cluster_id) for cluster_id in clusters[:10]],
+    }
+
+
+def _failures(shards: tuple[Shard, ...]) -> Json:
+    return {shard.subscription: shard.failure for shard in shards if shard.failure}
+
+
+def _end(run: Run, shards: tuple[Shard, ...]) -> datetime:
+    """When a run that is done was done."""
+    return max((shard.finished_at for shard in shards), default=run.started_at)
 
 
 def health_view(policy: PolicyInForce) -> Json:
@@ -201,7 +256,8 @@ def _time(moment: datetime | None) -> str | None:
 def _known(query: Mapping[str, str], *names: str) -> None:
     unknown = sorted(set(query) - {*names, "code"})
     if unknown:
-        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: this list takes {', '.join(names)}")
+        takes = ", ".join(names) or "none"
+        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: this list takes {takes}")
 
 
 def _top(query: Mapping[str, str]) -> int:

@@ -60,6 +60,7 @@ FUNCTIONS: dict[str, Json] = {
     "get_run": {"type": "httpTrigger", "methods": ["GET"], "route": "runs/{id}"} | HTTP_KEY,
     "list_clusters": {"type": "httpTrigger", "methods": ["GET"], "route": "clusters"} | HTTP_KEY,
     "list_rotations": {"type": "httpTrigger", "methods": ["GET"], "route": "rotations"} | HTTP_KEY,
+    "list_exemptions": {"type": "httpTrigger", "methods": ["GET"], "route": "exemptions"} | HTTP_KEY,
     "health": {"type": "httpTrigger", "methods": ["GET"], "route": "health"} | HTTP_OPEN,
     "get_cluster": {
         "type": "httpTrigger",

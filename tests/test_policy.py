@@ -101,9 +101,9 @@ def test_all_of_the_document_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        pytest.param("", "the document: Input should be", id="empty"),
-        pytest.param("just text", "the document: Input should be", id="text"),
-        pytest.param("[1, 2]", "the document: Input should be", id="a-list"),
+        pytest.param("", "the document: nothing is no mapping", id="empty"),
+        pytest.param("just text", "the document: 'just text' is no mapping", id="text"),
+        pytest.param("[1, 2]", "the document: a list is no mapping", id="a-list"),
         pytest.param("a: [", "not YAML", id="not-yaml"),
         pytest.param("a: \x00", "not YAML", id="a-control-character"),
         pytest.param("mode: audit\ntargets: [{keyManagement: platform-managed}]", "version: is missing", id="version"),
@@ -283,6 +283,7 @@ def test_a_vault_and_a_key_are_all_that_a_customer_managed_key_needs() -> None:
         pytest.param({"key": "E"}, id="the-shortest-key"),
         pytest.param({"key": "k" * 127}, id="the-longest-key"),
         pytest.param({"prerequisites": "check"}, id="prerequisites-are-checked"),
+        pytest.param({"prerequisites": "ensure"}, id="prerequisites-are-ensured"),
     ],
 )
 def test_a_target_may_say_how_its_key_is_reached_and_by_whom(said: dict[str, object]) -> None:
@@ -297,7 +298,9 @@ def test_a_target_may_say_how_its_key_is_reached_and_by_whom(said: dict[str, obj
         pytest.param({"key": None}, "needs vault", id="no-key"),
         pytest.param({"vault": "kv-kms"}, "not the resource id of a key vault", id="a-vault-by-its-name"),
         pytest.param({"vault": f"{VAULTS}/kv-kms/keys/etcd"}, "not the resource id", id="a-key-for-a-vault"),
-        pytest.param({"vault": f"{VAULTS}/kv-{{cluster}}"}, "not the resource id", id="a-placeholder-nobody-fills-in"),
+        pytest.param(
+            {"vault": f"{VAULTS}/kv-{{cluster}}"}, "{cluster} is no placeholder", id="a-placeholder-nobody-fills-in"
+        ),
         pytest.param({"vault": f"{VAULTS}/{'k' * 25}"}, "not the resource id", id="a-vaults-name-too-long"),
         pytest.param(
             {"vault": f"{VAULTS}/kv-kms".replace("vaults", "managedHSMs")}, "not the resource id", id="a-managed-hsm"
@@ -314,7 +317,7 @@ def test_a_target_may_say_how_its_key_is_reached_and_by_whom(said: dict[str, obj
         pytest.param({"identity": ""}, "identity is `own` or", id="an-empty-identity"),
         pytest.param({"allowIdentityChange": True}, "needs an identity to change to", id="a-change-to-nothing"),
         pytest.param({"allowIdentityChange": "yes"}, "allowIdentityChange: ", id="text-for-a-yes"),
-        pytest.param({"prerequisites": "ensure"}, "prerequisites: ", id="prerequisites-that-nobody-ensures-yet"),
+        pytest.param({"prerequisites": "make"}, "is not one of check, ensure", id="other-prerequisites"),
         pytest.param({"valut": "x"}, "valut: unknown key; did you mean vault?", id="near-a-known-key"),
     ],
 )
@@ -381,7 +384,7 @@ def test_a_name_that_makes_no_vault_is_told(region: str, name: str) -> None:
 def test_a_target_without_a_vault_has_none_to_fill_in() -> None:
     asked = Target.model_validate({"keyManagement": "platform-managed"})
 
-    with pytest.raises(ValueError, match="vault: "):
+    with pytest.raises(ValueError, match="not the resource id of a key vault"):
         asked.vault_for("westeurope", SUBSCRIPTION, "aks-1")
 
 

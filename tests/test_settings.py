@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.policy import SecondRole
 from shared.settings import BadSettings, Settings
 from tests.builders import OTHER_SUBSCRIPTION, SUBSCRIPTION
 
@@ -31,6 +32,7 @@ def test_the_addresses_of_storage_are_enough() -> None:
         look_again=timedelta(seconds=60),
         custom_features="",
         notices_topic=None,
+        second_role=SecondRole.READER,
     )
 
 
@@ -44,6 +46,7 @@ def test_every_setting_is_read() -> None:
             "LOOK_AGAIN_SECONDS": "1",
             "AKS_CUSTOM_FEATURES": "Microsoft.ContainerService/KMSPMKPreview",
             "NOTICES_TOPIC": TOPIC,
+            "SECOND_ROLE": "contributor",
         }
     )
 
@@ -53,10 +56,11 @@ def test_every_setting_is_read() -> None:
     assert settings.look_again == timedelta(seconds=1)
     assert settings.custom_features == "Microsoft.ContainerService/KMSPMKPreview"
     assert settings.notices_topic == TOPIC
+    assert settings.second_role is SecondRole.CONTRIBUTOR
 
 
 def test_empty_settings_are_as_good_as_none() -> None:
-    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS"]
+    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS", "SECOND_ROLE"]
     empty = dict.fromkeys([*optional, "AKS_CUSTOM_FEATURES", "NOTICES_TOPIC"], "")
 
     assert Settings.read(SMALLEST | empty) == Settings.read(SMALLEST)
@@ -79,6 +83,7 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("SUBSCRIPTIONS", f"{SUBSCRIPTION};{OTHER_SUBSCRIPTION}", id="another-separator"),
         pytest.param("NOTICES_TOPIC", "topic.westeurope-1.eventgrid.azure.net", id="a-topic-by-its-host"),
         pytest.param("NOTICES_TOPIC", TOPIC.replace("https", "http"), id="a-topic-without-tls"),
+        pytest.param("SECOND_ROLE", "Key Vault Reader", id="a-role-by-its-name"),
         pytest.param("LOOK_AGAIN_SECONDS", "0", id="just-below"),
         pytest.param("LOOK_AGAIN_SECONDS", "3601", id="just-above"),
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),

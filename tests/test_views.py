@@ -137,9 +137,12 @@ def test_a_sound_policy_is_well() -> None:
 
 
 def test_a_broken_policy_degrades_the_app_and_says_so() -> None:
-    view = health_view(PolicyInForce.read("version: 1"))
+    broken = PolicyInForce.read("version: 1")
 
-    assert view == {"status": "degraded", "policy": {"mode": "audit", "faults": ["targets: is missing"]}}
+    view = health_view(broken)
+
+    assert view == {"status": "degraded", "policy": {"mode": "audit", "faults": list(broken.faults)}}
+    assert [fault.partition(";")[0] for fault in broken.faults] == ["targets: is missing"]
 
 
 def test_a_problem_has_the_members_that_the_standard_names() -> None:

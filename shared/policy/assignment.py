@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Self
 
 from shared.clusters import Cluster
-from shared.policy.document import Exemption, Limits, Mode, Policy, SecondRole, Target
+from shared.policy.document import Keys, Legacy, Limits, Mode, Policy, Target
+from shared.policy.windows import next_opening
 
 OPT_IN = "on"
 """The one value of the opt-out tag that exempts nothing: any other, misspelt ones too, means leave it alone."""
 
+OPT_OUT = "tag"
+"""What stands for the opt-out tag where exemptions are named by their ids."""
+
+
+class SecondRole(StrEnum):
+    """What a cluster's identity needs on the vault besides encrypting and decrypting: two documents disagree.
+
+    Sources: AKS docs, migrate-kms-data-encryption (Reader), kms-data-encryption (Contributor).
+    """
+
+    READER = "reader"
+    """Key Vault Reader."""
+    CONTRIBUTOR = "contributor"
+    """Key Vault Contributor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A target with mode and exemption for this moment, or why there is none."""
+    """A target with mode, exemption and window for this moment, or why there is none.
+
+    `exemption` is the id of the exemption in force, OPT_OUT for the tag, and `exempt_because` its words; both are None
+    where there is none. `window_opens` is when the app may write next, in UTC; None if it may now.
+    """
 
     target: Target | None = None
     mode: Mode = Mode.AUDIT
     exempt_because: str | None = None
     faults: tuple[str, ...] = ()
+    window_opens: datetime | None = None
+    exemption: str | None = None
     second_role: SecondRole = SecondRole.READER
-    key_max_age_days: int = 400
+    keys: Keys = Keys()
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""
@@ -38,9 +62,9 @@ class PolicyInForce:
     second_role: SecondRole = SecondRole.READER
 
     @classmethod
-    def read(cls, text: str) -> Self:
+    def read(cls, text: str, second_role: SecondRole = SecondRole.READER) -> Self:
         """Read the document. Never raises."""
-        return cls(*Policy.read(text))
+        return cls(*Policy.read(text), second_role)
 
     @property
     def mode(self) -> Mode:
@@ -52,29 +76,60 @@ class PolicyInForce:
         """The limits in force."""
         return self.policy.limits if self.policy else Limits()
 
+    @property
+    def keys(self) -> Keys:
+        """What is asked of keys."""
+        return self.policy.keys if self.policy else Keys()
+
+    @property
+    def legacy(self) -> Legacy:
+        """What is done about legacy clusters; of a broken document nothing but a report."""
+        return self.policy.legacy if self.policy else Legacy()
+
     def assignment(self, cluster: Cluster, now: datetime) -> Assignment:
-        """Return what is asked of this cluster now. The first target that matches wins."""
+        """Return what is asked of this cluster now, an aware moment. The first target that matches wins."""
         if self.policy is None:
-            return Assignment(faults=self.faults)
+            return Assignment(faults=self.faults, second_role=self.second_role)
         target = next((target for target in self.policy.targets if target.match.matches(cluster)), None)
         if target is None:
-            return Assignment()
+            return Assignment(second_role=self.second_role)
+        exemption, because = _exemption(self.policy, cluster, now)
         return Assignment(
             target,
             mode=Mode.lowest(self.policy.mode, target.mode),
-            exempt_because=_exempt_because(self.policy, cluster, now),
+            exempt_because=because,
+            window_opens=next_opening(self.policy.windows, now),
+            exemption=exemption,
             second_role=self.second_role,
+            keys=self.keys,
         )
 
+    def exemption_ids(self) -> tuple[str, ...]:
+        """Return the ids of all exemptions, OPT_OUT first, ended ones too."""
+        return (OPT_OUT, *(one.id for one in self.policy.exemptions)) if self.policy else ()
 
-def _exempt_because(policy: Policy, cluster: Cluster, now: datetime) -> str | None:
+    def exemptions_of(self, cluster: Cluster) -> Iterator[str]:
+        """Yield the id of every exemption that matches this cluster, ended ones and OPT_OUT too, target or not."""
+        if self.policy is None:
+            return
+        if _opted_out(self.policy, cluster) is not None:
+            yield OPT_OUT
+        yield from (one.id for one in self.policy.exemptions if one.match.matches(cluster))
+
+
+def _exemption(policy: Policy, cluster: Cluster, now: datetime) -> tuple[str, str] | tuple[None, None]:
+    """Return the exemption that counts now, by its id, and why; the tag first, since it is the nearest."""
+    choice = _opted_out(policy, cluster)
+    if choice is not None:
+        return OPT_OUT, f"the tag {policy.opt_out_tag} is {choice[:50]}"
+    exemption = next((one for one in policy.exemptions if one.is_in_force(now) and one.match.matches(cluster)), None)
+    if exemption is None:
+        return None, None
+    return exemption.id, f"{exemption.reason} ({exemption.owner}, until {exemption.until})"
+
+
+def _opted_out(policy: Policy, cluster: Cluster) -> str | None:
+    """Return the value of the opt-out tag; None if the cluster does not opt out."""
     tags = {name.lower(): value.strip().lower() for name, value in cluster.tags.items()}
     choice = tags.get(policy.opt_out_tag.lower(), OPT_IN)
-    if choice != OPT_IN:
-        return f"the tag {policy.opt_out_tag} is {choice[:50]}"
-    exemption = next((one for one in policy.exemptions if _applies(one, cluster, now)), None)
-    return f"{exemption.reason} ({exemption.owner}, until {exemption.expires})" if exemption else None
-
-
-def _applies(exemption: Exemption, cluster: Cluster, now: datetime) -> bool:
-    return now.date() <= exemption.expires and exemption.match.matches(cluster)
+    return choice if choice != OPT_IN else None
