@@ -277,11 +277,12 @@ class Play:
 
 def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:
     """What is new of a cluster, in a sentence."""
-    seen = ("action", "reason", "keyManagement")
+    seen = ("action", "reasons", "keyManagement")
     if before is not None and [before[part] for part in seen] == [now[part] for part in seen]:
         return
     fix = f" -> {now['fix']['text']}" if now["fix"] else ""
-    yield f"{name}: has {now['keyManagement'] or 'nothing that can be read yet'}; {now['action']}, {now['reason']}{fix}"
+    has, why = now["keyManagement"] or "nothing that can be read yet", ", ".join([now["action"], *now["reasons"]])
+    yield f"{name}: has {has}; {why}{fix}"
 
 
 def _network(vault: SimulatedVault) -> str:

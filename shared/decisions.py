@@ -41,6 +41,7 @@ DEADLINES = {
     Reason.PROPAGATING: PROPAGATION,
     Reason.VAULT_NOT_READY: OPERATION_DEADLINE,
     Reason.UPDATING: OPERATION_DEADLINE,
+    Reason.PREPARING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
 }
 """Every reason to wait has an end; after it, waiting is a failure with its reason."""
@@ -409,6 +410,13 @@ def reason_of(refused: Refused) -> Reason:
     if "KMSPMKPreview".lower() in f"{refused.code} {refused.text}".lower():
         return Reason.FEATURE_NOT_REGISTERED
     return Reason.ACCESS_REFUSED if refused.code == PERMISSION_CODE else Reason.BLOCKED
+
+
+def under_way(decision: Decision) -> Decision:
+    """Return the wait for what was decided, once it is claimed. A preparation says what it is for."""
+    if isinstance(decision.change, Change):
+        return replace(decision, action=Action.WAIT, reasons=(Reason.UPDATING, *decision.reasons[1:]))
+    return replace(decision, action=Action.WAIT, reasons=(Reason.PREPARING, *decision.reasons))
 
 
 def is_propagating(found: Prerequisites | None, now: datetime) -> bool:

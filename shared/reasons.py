@@ -47,6 +47,8 @@ class Reason(StrEnum):
     """The cluster is encrypted otherwise and the target says migrate: AKS then rewrites every secret."""
     UPDATING = "updating"
     """Our own update is under way."""
+    PREPARING = "preparing"
+    """Something that the cluster needs is being put in place: the reason that follows says what was missing."""
     BUSY = "busy"
     """AKS works on the cluster or on one of its pools."""
     FAILED = "failed"

@@ -32,6 +32,7 @@ from shared.decisions import (
     decide,
     is_propagating,
     reason_of,
+    under_way,
     vault_of,
     within_deadline,
 )
@@ -150,7 +151,8 @@ class Reconciler:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
         seen = record.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
-            return await self._wait(Reason.UPDATING, record, seen, request, now=now, after=self.look_again)
+            reason = Reason.UPDATING if isinstance(record.claim.change, Change) else Reason.PREPARING
+            return await self._wait(reason, record, seen, request, now=now, after=self.look_again)
         facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
@@ -213,8 +215,9 @@ class Reconciler:
             raise AssertionError("a write names its change")
         claim = Claim(uuid4().hex, change, request.asked_by, cluster.resource_uid, claimed_at=now)
         seen = replace(seen, set_back=record.set_back_by(now))
-        updating = seen.after_deciding(Decision(Action.WAIT, (Reason.UPDATING, *decision.reasons[1:]), change), now=now)
-        waiting = _waiting(None, Reason.UPDATING, request, now=now, until=now + self.look_again)
+        wait = under_way(decision)
+        updating = seen.after_deciding(wait, now=now)
+        waiting = _waiting(None, wait.reason, request, now=now, until=now + self.look_again)
         claimed = await self.ledger.claim(
             updating, claim, waiting, limits=self.policy.limits, in_flight=self._is_in_flight
         )
@@ -325,7 +328,8 @@ class Reconciler:
         An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
         """
         waiting = _waiting(record.waiting or earlier, reason, request, now=now, until=now + after)
-        decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), waiting, now)
+        reasons = record.reasons if record.reasons[:1] == (reason,) else (reason,)
+        decision = within_deadline(Decision(Action.WAIT, reasons, record.change), waiting, now)
         decided = seen.after_deciding(decision, now=now)
         if decision.action is not Action.WAIT:
             decided = replace(decided, fix=fix(decision.reason, Subject(record.cluster_id)))

@@ -815,6 +815,7 @@ def test_a_cluster_that_is_not_as_asked_is_written_in_audit_too(mode: Mode) -> N
         pytest.param(Reason.LIMIT_REACHED, timedelta(hours=6), id="limit"),
         pytest.param(Reason.THROTTLED, timedelta(hours=6), id="throttled"),
         pytest.param(Reason.UPDATING, OPERATION_DEADLINE, id="updating"),
+        pytest.param(Reason.PREPARING, OPERATION_DEADLINE, id="preparing"),
         pytest.param(Reason.NOT_VISIBLE, VISIBILITY_DEADLINE, id="not-visible"),
     ],
 )
@@ -844,6 +845,7 @@ def test_no_reason_to_wait_lacks_a_deadline() -> None:
         Reason.UPDATING,
         Reason.NOT_VISIBLE,
         Reason.VAULT_NOT_READY,
+        Reason.PREPARING,
     }
 
 
@@ -946,6 +948,7 @@ NOBODY_MENDS = {
     Reason.NO_TARGET,
     Reason.EXEMPT,
     Reason.NOT_AS_ASKED,
+    Reason.PREPARING,
     Reason.UPDATING,
     Reason.BUSY,
     Reason.IDENTITY_TO_CHANGE,

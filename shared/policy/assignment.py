@@ -12,6 +12,8 @@ from shared.clusters import Cluster
 from shared.policy.document import Keys, Legacy, Limits, Mode, Policy, Target
 from shared.policy.windows import next_opening
 
+_NOTHING_SAID = Keys()
+
 OPT_IN = "on"
 """The one value of the opt-out tag that exempts nothing: any other, misspelt ones too, means leave it alone."""
 
@@ -46,7 +48,7 @@ class Assignment:
     window_opens: datetime | None = None
     exemption: str | None = None
     second_role: SecondRole = SecondRole.READER
-    keys: Keys = Keys()
+    keys: Keys = _NOTHING_SAID
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""
