@@ -13,7 +13,21 @@ import pytest
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from local.scenario import SCENARIOS, ClusterEnd, Creation, Ends, Fleet, Rotation, Scenario, Step, Vault, Wait
+from local.scenario import (
+    SCENARIOS,
+    ClusterEnd,
+    Creation,
+    Ends,
+    Fleet,
+    Identity,
+    ResourceGroup,
+    Rotation,
+    Scenario,
+    Step,
+    Vault,
+    VaultEnd,
+    Wait,
+)
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
 from shared.policy.document import Exemption, Limits, Match, Policy, Target
@@ -174,7 +188,15 @@ def test_the_page_names_every_field_of_a_scenario(heading: str, model: type[Base
 
 @pytest.mark.parametrize(
     ("heading", "model"),
-    [("A step", Creation), ("A step", Rotation), ("A step", Wait), ("The ends", ClusterEnd)],
+    [
+        ("The file", ResourceGroup),
+        ("The file", Identity),
+        ("A step", Creation),
+        ("A step", Rotation),
+        ("A step", Wait),
+        ("The ends", ClusterEnd),
+        ("The ends", VaultEnd),
+    ],
 )
 def test_the_page_names_what_steps_and_ends_take(heading: str, model: type[BaseModel]) -> None:
     text = section(SCENARIOS_PAGE, heading)
