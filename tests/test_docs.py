@@ -30,7 +30,10 @@ from local.scenario import (
 )
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
-from shared.policy.document import Exemption, Limits, Match, Policy, Target
+from shared.policy.__main__ import main
+from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
+from shared.policy.faults import keys_of
+from shared.policy.windows import Window
 from shared.reasons import Action, Reason, Subject, fix
 from shared.records import NoticeKind
 
@@ -96,10 +99,26 @@ def docstrings(name: str) -> dict[str, str]:
         ("Match", Match),
         ("An exemption", Exemption),
         ("Limits", Limits),
+        ("A window", Window),
+        ("Keys", Keys),
+        ("Legacy", Legacy),
     ],
 )
-def test_the_page_names_every_field_of_the_policy(heading: str, model: type[BaseModel]) -> None:
-    assert set(names(POLICY, heading)) == fields(model)
+def test_the_page_says_of_every_field_of_the_policy_what_the_schema_says(heading: str, model: type[BaseModel]) -> None:
+    expected = [(f"`{name}`", field.description) for name, field in keys_of(model).items()]
+
+    assert [(cells[0], cells[-1]) for cells in rows(POLICY, heading)] == expected
+
+
+def test_the_page_shows_what_the_check_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = blocks(POLICY, "yaml")[1]
+    said, broken, faults = blocks(POLICY, "text")
+    file = tmp_path / "policy.yaml"
+
+    file.write_text(sound, encoding="utf-8")
+    assert (main(["check", str(file)]), capsys.readouterr().out) == (0, said)
+    file.write_text(broken, encoding="utf-8")
+    assert (main(["check", str(file)]), capsys.readouterr().out) == (1, faults)
 
 
 def test_the_page_s_policies_have_no_faults() -> None:
@@ -112,8 +131,8 @@ def test_the_page_s_policies_have_no_faults() -> None:
 def test_the_page_s_second_policy_has_every_field() -> None:
     text = blocks(POLICY, "yaml")[1]
 
-    models = (Policy, Target, Match, Exemption, Limits)
-    missing = {field for model in models for field in fields(model) if not re.search(rf"\b{field}:", text)}
+    models = (Policy, Target, Match, Exemption, Limits, Window, Keys, Legacy)
+    missing = {field for model in models for field in keys_of(model) if not re.search(rf"\b{field}:", text)}
     assert missing == set()
 
 

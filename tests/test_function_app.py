@@ -430,7 +430,13 @@ def test_a_message_of_ours_that_ends_in_poison_is_recorded(app: App, azure: Azur
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/runs"), ("GET", "/api/runs/x"), ("GET", "/api/clusters"), ("GET", "/api/rotations")],
+    [
+        ("POST", "/api/runs"),
+        ("GET", "/api/runs/x"),
+        ("GET", "/api/clusters"),
+        ("GET", "/api/rotations"),
+        ("GET", "/api/exemptions"),
+    ],
 )
 def test_every_route_but_health_needs_a_key(app: App, method: str, path: str) -> None:
     answers = [app.host.call(method, path, key=key) for key in (None, "wrong", app.host.eventgrid_key)]
@@ -443,6 +449,34 @@ def test_health_needs_no_key(app: App) -> None:
 
     assert answer.status == 200
     assert answer.json() == {"status": "ok", "policy": {"mode": "enforce", "faults": []}}
+
+
+EXEMPTING = f"""{AUDIT}
+exemptions:
+  - {{match: {{names: [aks-old]}}, owner: team@example.com, reason: is retired in March, expires: 2199-03-31}}
+  - {{match: {{names: [aks-gone]}}, owner: team@example.com, reason: was retired, expires: 2020-03-31}}
+"""
+
+
+def test_the_exemptions_say_what_the_last_run_over_everything_found(start: Callable[..., App], azure: Azure) -> None:
+    app = start(policy=EXEMPTING)
+    azure.aks.add("aks-old")
+    tagged = azure.aks.add("aks-tagged", tags={"kms-enforcer": "off"})
+
+    before = app.get("/api/exemptions")
+    run = app.host.call("POST", "/api/runs", key=app.host.function_key).json()
+    app.wait_quiet()
+    after = app.get("/api/exemptions")
+
+    assert (before["asOf"], [one["matched"] for one in before["exemptions"]]) == (None, [None, None])
+    assert after["asOf"] == app.get(f"/api/runs/{run['id']}")["finishedAt"]
+    assert [(one["status"], one["used"], one["matched"]) for one in after["exemptions"]] == [
+        ("in-force", True, 1),
+        ("ended", False, 0),
+    ]
+    assert after["optOutTag"]["matched"] == 1
+    assert [one.lower() for one in after["optOutTag"]["clusters"]] == [tagged.id.lower()]
+    assert azure.journal.writes() == ()
 
 
 def token(value: Any) -> str:
@@ -461,6 +495,7 @@ def token(value: Any) -> str:
         pytest.param(f"/api/clusters?continuation={token([])}", "continuation", id="a token of another form"),
         pytest.param(f"/api/clusters?continuation={token('text')}", "continuation", id="a token of text"),
         pytest.param("/api/clusters?continuation=%C3%A9", "continuation", id="a token of another alphabet"),
+        pytest.param("/api/exemptions?top=1", "top", id="a parameter of another list"),
         pytest.param("/api/rotations?key=etcd", "key", id="bad key"),
         pytest.param("/api/rotations?key=https://evil.example/keys/etcd", "key", id="a key elsewhere"),
         pytest.param("/api/rotations?continuation=%7B%7D", "continuation", id="no token of rotations"),

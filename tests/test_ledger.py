@@ -16,7 +16,7 @@ from shared.keys import KeyId, KeyVersion
 from shared.ledger import TABLES, Ledger, TooLarge
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, Record, Rotation, Settlement
+from shared.records import Activity, Claim, Detection, Matched, Record, Rotation, Run, Settlement, Shard
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -214,3 +214,36 @@ def test_every_table_is_made_by_the_deployment() -> None:
     from local.stage import TABLES as MADE
 
     assert set(MADE) == set(TABLES)
+
+
+# runs
+
+
+async def test_what_exemptions_matched_comes_back_with_its_shard(ledger: Ledger) -> None:
+    shard = Shard(SUBSCRIPTION, NOW, 3, 0, {}, exempted={"tag": Matched(2, (CLUSTER,)), "0123456789ab": Matched(0)})
+
+    await ledger.start_run(Run("sweep-1", "timer", NOW, None, shards=1))
+    await ledger.finish_shard("sweep-1", shard)
+
+    found = await ledger.run("sweep-1")
+    assert found is not None
+    assert found[1] == (shard,)
+
+
+async def test_as_many_exemptions_as_a_policy_may_have_fit_a_row(ledger: Ledger) -> None:
+    """Every one is counted; clusters are named as far as there is room."""
+    clusters = tuple(ClusterId(SUBSCRIPTION, "g" * 90, f"{number:063d}") for number in range(10))
+    exempted = {f"{number:012x}": Matched(5000, clusters) for number in range(1000)}
+    shard = Shard(SUBSCRIPTION, NOW, 5000, 0, {}, exempted=exempted)
+
+    await ledger.start_run(Run("sweep-1", "timer", NOW, None, shards=1))
+    await ledger.finish_shard("sweep-1", shard)
+
+    found = await ledger.run("sweep-1")
+    assert found is not None
+    (read,) = found[1]
+    assert {matched.count for matched in read.exempted.values()} == {5000}
+    assert len(read.exempted) == 1000
+    named = [matched.clusters for matched in read.exempted.values() if matched.clusters]
+    assert named
+    assert set(named) == {clusters}
