@@ -23,6 +23,7 @@ from uuid import uuid4
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
 from shared.decisions import (
+    HELD_BACK,
     Decision,
     Facts,
     Refusal,
@@ -32,16 +33,29 @@ from shared.decisions import (
     reason_of,
     vault_of,
     within_deadline,
+    would_write,
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
 from shared.ledger import Ledger
+from shared.pauses import Pauses
 from shared.policy import Assignment, Mode, PolicyInForce
 from shared.prerequisites import Prerequisites
 from shared.queues import LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix
 from shared.recorder import Recorder
-from shared.records import Activity, Claim, Record, Settlement, is_pending, is_stale, is_to_be_sent, settlement
+from shared.records import (
+    Activity,
+    Claim,
+    Enforcement,
+    Record,
+    Settlement,
+    is_held_back,
+    is_pending,
+    is_stale,
+    is_to_be_sent,
+    settlement,
+)
 from shared.surveyor import Surveyor
 
 log = logging.getLogger(__name__)
@@ -60,6 +74,7 @@ class Reconciler:
     surveyor: Surveyor
     ledger: Ledger
     recorder: Recorder
+    pauses: Pauses
     queues: Queues
     look_again: timedelta
 
@@ -113,11 +128,16 @@ class Reconciler:
         return await self._decide(cluster, record, request, now=now)
 
     async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
-        """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew."""
+        """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew.
+
+        How it ended is counted first. After a crash it is counted again, which counts once.
+        """
         claim = record.claim
         what = settlement(claim, cluster, now=now, patience=self.look_again) if claim is not None else None
         if claim is not None and what is not None:
             refusal = await self._refusal_after(record, cluster, claim, what, now)
+            stop_after = self.policy.limits.stop_after_failures
+            await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
             log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
@@ -138,16 +158,37 @@ class Reconciler:
             except Throttled as error:
                 return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
             decision = decide(facts, assignment, now)
+        if assignment.mode is Mode.ENFORCE and would_write(decision):
+            return await self._enforce(facts, assignment, record, seen, request, now=now)
         if decision.action is Action.WAIT:
             return await self._wait(decision.reason, record, seen, request, now=now, after=self.look_again)
-        if decision.action is Action.WRITE and assignment.mode is Mode.ENFORCE:
-            held_back = _held_back(record, now)
-            if record.waiting is not None and held_back:
-                return await self._wait(record.waiting.reason, record, seen, request, now=now, after=held_back)
-            young = is_propagating(facts.prerequisites, now)
-            return await self._write(cluster, decision, record, seen, request, young_grant=young, now=now)
         looked = record.after_looking(cluster, assignment, decision, now=now)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
+
+    async def _enforce(
+        self,
+        facts: Facts,
+        assignment: Assignment,
+        record: Record,
+        seen: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+    ) -> Record:
+        """Make the write that is decided, unless Azure, an operator or a window wants none of this cluster now.
+
+        The pause is read last, right before the claim: no look that starts after it writes.
+        """
+        put_off = _put_off(record, now)
+        if record.waiting is not None and put_off:
+            return await self._wait(record.waiting.reason, record, seen, request, now=now, after=put_off)
+        enforcement = await self.ledger.enforcement()
+        decision = decide(replace(facts, paused=enforcement.paused), assignment, now)
+        if decision.reason in HELD_BACK:
+            looked = record.after_looking(facts.cluster, assignment, decision, now=now)
+            return await self._hold_back(decision, enforcement, record, looked, request, now=now)
+        young = is_propagating(facts.prerequisites, now)
+        return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
     async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
         """Look at what the target needs. A system-assigned identity is not asked about: it will be another one."""
@@ -277,18 +318,42 @@ class Reconciler:
         after: timedelta,
         earlier: Waiting | None = None,
     ) -> Record:
-        """Put a wait into the row, and send its one message once the row is won. Past its deadline, report it.
-
-        An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
-        """
+        """Wait for something that passes by itself. Past its deadline, report it."""
         waiting = _waiting(record.waiting or earlier, reason, request, now=now, until=now + after)
         decision = within_deadline(Decision(Action.WAIT, (reason,), record.change), waiting, now)
         decided = seen.after_deciding(decision, now=now)
         if decision.action is not Action.WAIT:
             decided = replace(decided, fix=fix(decision.reason, Subject(record.cluster_id)))
             return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
-        if record.waiting is not None and _joins(record, reason, request, now):
-            joined = replace(record.waiting, reason=reason, since=waiting.since)
+        return await self._wait_until(waiting, record, decided, request, now=now)
+
+    async def _hold_back(
+        self,
+        decision: Decision,
+        enforcement: Enforcement,
+        record: Record,
+        looked: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+    ) -> Record:
+        """Let a write wait that may not be made now. The row says what would be done, and why it is not."""
+        if decision.reason is Reason.PAUSED:
+            because = enforcement.why or "no reason was given"
+            looked = replace(looked, detail=f"by {enforcement.paused_by}: {because}")
+        until = decision.look_again or now + LONGEST_DELAY
+        waiting = _waiting(record.waiting, decision.reason, request, now=now, until=until)
+        return await self._wait_until(waiting, record, looked, request, now=now)
+
+    async def _wait_until(
+        self, waiting: Waiting, record: Record, decided: Record, request: ClusterRequest, *, now: datetime
+    ) -> Record:
+        """Put a wait into the row, and send its one message once the row is won.
+
+        An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
+        """
+        if record.waiting is not None and _joins(record, waiting, request, now):
+            joined = replace(record.waiting, reason=waiting.reason, since=waiting.since)
             return await self.recorder.record(
                 record, replace(decided, waiting=joined), asked_by=request.asked_by, now=now
             )
@@ -316,7 +381,7 @@ def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> b
     return record.closed_at is not None and request.since is not None and request.since > record.closed_at
 
 
-def _held_back(record: Record, now: datetime) -> timedelta:
+def _put_off(record: Record, now: datetime) -> timedelta:
     """How long Azure still wants no write of this cluster, whoever asks for one."""
     waiting = record.waiting
     if waiting is None or waiting.reason not in {Reason.THROTTLED, Reason.PROPAGATING}:
@@ -324,11 +389,16 @@ def _held_back(record: Record, now: datetime) -> timedelta:
     return max(waiting.look_again_at - now, timedelta())
 
 
-def _joins(record: Record, reason: Reason, request: ClusterRequest, now: datetime) -> bool:
-    """Return whether a wait joins the chain that is there. A write that Azure puts off must not come back earlier."""
-    if request.token is not None or not is_pending(record, now):
+def _joins(record: Record, waiting: Waiting, request: ClusterRequest, now: datetime) -> bool:
+    """Return whether a wait joins the chain that is there. A write that Azure puts off must not come back earlier.
+
+    What was held back may have to look again days from now: a wait that is shorter gets a chain of its own.
+    """
+    if request.token is not None or record.waiting is None or not is_pending(record, now):
         return False
-    return reason not in {Reason.THROTTLED, Reason.PROPAGATING} or record.reasons[:1] == (reason,)
+    if is_held_back(record) and record.waiting.look_again_at > waiting.look_again_at:
+        return False
+    return waiting.reason not in {Reason.THROTTLED, Reason.PROPAGATING} or record.reasons[:1] == (waiting.reason,)
 
 
 def _waiting(

@@ -56,7 +56,7 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "sweeper", "views"},
-    {"recorder", "surveyor"},
+    {"recorder", "pauses", "surveyor"},
     {"keydata"},
     {"aks", "keyvault", "vaultdoor", "access", "ledger", "queues", "notices"},
     {"calls", "settings"},

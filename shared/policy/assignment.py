@@ -15,12 +15,16 @@ OPT_IN = "on"
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A target with mode and exemption for this moment, or why there is none."""
+    """A target with mode, exemption and window for this moment, or why there is none.
+
+    `window_opens` is when the next window opens; None: one is open now.
+    """
 
     target: Target | None = None
     mode: Mode = Mode.AUDIT
     exempt_because: str | None = None
     faults: tuple[str, ...] = ()
+    window_opens: datetime | None = None
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""

@@ -147,10 +147,11 @@ class Exemption(_Part):
 
 
 class Limits(_Part):
-    """How many clusters may be updated at the same time."""
+    """How many clusters may be updated at the same time, and after how many failures in a row no more are."""
 
     concurrent_updates: Annotated[int, Field(ge=1, le=100)] = 5
     concurrent_updates_per_subscription: Annotated[int, Field(ge=1, le=100)] = 2
+    stop_after_failures: Annotated[int, Field(ge=1, le=100)] = 3
 
 
 class Policy(_Part):
