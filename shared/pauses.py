@@ -69,7 +69,7 @@ class Pauses:
             return
         said = {"askedBy": state.paused_by, "why": state.why}
         await self.ledger.note(Activity(SUBJECT, f"paused-{since:%Y%m%dT%H%M%S%f}", since, "paused", said))
-        log.error("enforcement is paused by %s: %s", state.paused_by, state.why)
+        log.error("enforcement is paused by %s", state.because)
         if self.notices is not None:
             try:
                 await self.notices.publish(notice)

@@ -339,8 +339,7 @@ class Reconciler:
     ) -> Record:
         """Let a write wait that may not be made now. The row says what would be done, and why it is not."""
         if decision.reason is Reason.PAUSED:
-            because = enforcement.why or "no reason was given"
-            looked = replace(looked, detail=f"by {enforcement.paused_by}: {because}")
+            looked = replace(looked, detail=f"by {enforcement.because}")
         until = decision.look_again or now + LONGEST_DELAY
         waiting = _waiting(record.waiting, decision.reason, request, now=now, until=until)
         return await self._wait_until(waiting, record, looked, request, now=now)

@@ -109,6 +109,11 @@ class Enforcement:
         """Whether nothing is written until somebody resumes."""
         return self.paused_since is not None
 
+    @property
+    def because(self) -> str | None:
+        """Who paused and why, in words; None if nothing is paused."""
+        return f"{self.paused_by}: {self.why or 'no reason was given'}" if self.paused else None
+
     def after_settling(
         self, intent: str, cluster: ClusterId, what: Settlement, *, stop_after: int, now: datetime
     ) -> Self:
