@@ -95,7 +95,7 @@ async def state_row(app: Product) -> dict[str, Any]:
 
 async def cluster_rows(app: Product) -> list[dict[str, Any]]:
     """The clusters' rows, but for what was told: the first look that finds all well forgets it."""
-    return [row | {"announced": None} for row in await app.rows("clusters")]
+    return [row | {"announced": None, "decidedAt": None} for row in await app.rows("clusters")]
 
 
 async def assert_nothing_more_is_written(app: Product, azure: Azure, cluster: SimulatedCluster, now: datetime) -> None:
