@@ -56,7 +56,7 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "sweeper", "views"},
-    {"recorder", "surveyor", "preparer"},
+    {"recorder", "pauses", "surveyor", "preparer"},
     {"keydata"},
     {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"},
     {"calls", "settings"},

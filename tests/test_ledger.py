@@ -16,7 +16,7 @@ from shared.keys import KeyId, KeyVersion
 from shared.ledger import TABLES, Ledger, TooLarge
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, Matched, Record, Rotation, Run, Settlement, Shard
+from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -156,6 +156,19 @@ async def test_settling_keeps_what_was_there_before_and_gives_the_slots_back(app
     assert (line["outcome"], line["operation"], line["askedBy"]) == ("done", OPERATION_ID, "event:1")
     assert '"infrastructure":false' in line["before"]
     assert await app.slots_held() == []
+
+
+async def test_the_state_of_enforcement_comes_back_as_it_was_written_however_much_it_holds(ledger: Ledger) -> None:
+    longest = ClusterId(SUBSCRIPTION, "g" * 90, "n" * 63)
+    state = Enforcement(paused_since=NOW, paused_by="operator", why="a freeze", told=True)
+    for number in range(100):
+        failed = f"{number:032d}"
+        state = state.after_settling(failed, longest, Settlement.FAILED, stop_after=3, now=NOW)
+
+    written = await ledger.change_enforcement(lambda _none: state)
+
+    assert await ledger.enforcement() == written == replace(state, version=written.version)
+    assert len(written.failures) == 100
 
 
 async def test_a_rotation_is_logged_once_and_keeps_its_first_detection(ledger: Ledger) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from shared.clusters import ClusterId, IdentityKind
 from shared.decisions import Facts, decide
-from shared.errors import Malformed
+from shared.errors import Malformed, Unavailable
 from shared.events import Scope
 from shared.ledger import Ledger, Page
 from shared.policy import Mode, PolicyInForce
 from shared.reasons import Action, Reason
-from shared.records import Matched, Record, Run, Shard
+from shared.records import Enforcement, FailedUpdate, Matched, Record, Run, Shard
 from shared.views import Views, health_view, paths, problem, run_view
 from tests.builders import (
     CLUSTER_ID,
@@ -54,12 +54,14 @@ class Shelf:
 
     def __init__(
         self,
+        enforcement: Enforcement | Unavailable | None = None,
         *,
         continuation: str | None = None,
         clusters: tuple[Record, ...] = (),
         sweep: tuple[Run, tuple[Shard, ...]] | None = None,
     ) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self._enforcement = enforcement
         self._continuation = continuation
         self._clusters = clusters
         self._sweep = sweep
@@ -77,6 +79,11 @@ class Shelf:
 
     async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
         return (RUN, (SHARD,)) if run_id == RUN.id else None
+
+    async def enforcement(self) -> Enforcement:
+        if isinstance(self._enforcement, Unavailable):
+            raise self._enforcement
+        return self._enforcement or Enforcement()
 
 
 def views(shelf: Shelf) -> Views:
@@ -141,19 +148,72 @@ async def test_a_run_that_nobody_started_is_none() -> None:
 
 
 def test_a_sound_policy_is_well() -> None:
-    assert health_view(PolicyInForce.read(SMALLEST_POLICY)) == {
+    assert health_view(PolicyInForce.read(SMALLEST_POLICY), Enforcement()) == {
         "status": "ok",
+        "storage": "ok",
         "policy": {"mode": "audit", "faults": []},
+        "enforcement": {"paused": False, "since": None, "by": None, "failures": 0},
     }
 
 
 def test_a_broken_policy_degrades_the_app_and_says_so() -> None:
-    broken = PolicyInForce.read("version: 1")
+    view = health_view(PolicyInForce.read("version: 1"), Enforcement())
 
-    view = health_view(broken)
+    assert view["status"] == "degraded"
+    assert view["policy"]["mode"] == "audit"
+    assert [fault.partition(";")[0] for fault in view["policy"]["faults"]] == ["targets: is missing"]
 
-    assert view == {"status": "degraded", "policy": {"mode": "audit", "faults": list(broken.faults)}}
-    assert [fault.partition(";")[0] for fault in broken.faults] == ["targets: is missing"]
+
+STOPPED = Enforcement(
+    failures=(FailedUpdate("intent-1", CLUSTER_ID, NOW),),
+    paused_since=NOW,
+    paused_by="stopAfterFailures",
+    why="updates that failed in a row: rg-apps/aks-1",
+)
+
+
+def test_a_pause_degrades_the_app_and_names_no_cluster_to_whoever_asks() -> None:
+    view = health_view(PolicyInForce.read(SMALLEST_POLICY), STOPPED)
+
+    assert view["status"] == "degraded"
+    assert view["enforcement"] == {
+        "paused": True,
+        "since": "2026-03-02T09:00:00Z",
+        "by": "stopAfterFailures",
+        "failures": 1,
+    }
+    assert "aks-1" not in json.dumps(view)
+
+
+def test_storage_that_gives_no_answer_degrades_the_app() -> None:
+    view = health_view(PolicyInForce.read(SMALLEST_POLICY), None)
+
+    assert (view["status"], view["storage"], view["enforcement"]) == ("degraded", "unavailable", None)
+
+
+async def test_health_gives_up_on_storage_that_fails() -> None:
+    away = views(Shelf(Unavailable("TimedOut", "nobody is there")))
+
+    view = await away.health(PolicyInForce.read(SMALLEST_POLICY))
+
+    assert (view["status"], view["storage"]) == ("degraded", "unavailable")
+
+
+async def test_the_state_of_enforcement_names_what_failed_and_why() -> None:
+    view = await views(Shelf(STOPPED)).enforcement({})
+
+    assert view == {
+        "paused": True,
+        "since": "2026-03-02T09:00:00Z",
+        "by": "stopAfterFailures",
+        "why": "updates that failed in a row: rg-apps/aks-1",
+        "failures": [{"cluster": str(CLUSTER_ID), "at": "2026-03-02T09:00:00Z"}],
+    }
+
+
+async def test_the_state_of_enforcement_takes_no_parameters() -> None:
+    with pytest.raises(Malformed, match="colour"):
+        await views(Shelf(STOPPED)).enforcement({"colour": "red"})
 
 
 def test_a_problem_has_the_members_that_the_standard_names() -> None:
