@@ -313,7 +313,7 @@ async def test_a_broken_policy_has_no_exemptions_and_says_why() -> None:
 
 
 async def test_the_exemptions_take_no_parameter() -> None:
-    with pytest.raises(Malformed, match="unknown parameter 'top': this list takes none"):
+    with pytest.raises(Malformed, match="unknown parameter 'top': there is none here"):
         await views(Shelf()).exemptions(EXEMPTING, {"top": "1"}, now=NOW)
 
 
