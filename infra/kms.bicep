@@ -14,7 +14,7 @@ param keyName string = 'etcd'
 @description('The name of the identity for the control plane of the clusters.')
 param identityName string = 'id-aks-kms-${location}'
 
-@description('`private`: the vault is closed but for trusted services. Its key is made all the same, through Azure Resource Manager.')
+@description('`private`: the vault is closed but for trusted services.')
 @allowed(['public', 'private'])
 param networkAccess string = 'public'
 

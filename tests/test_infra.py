@@ -20,6 +20,7 @@ from pathspec import PathSpec
 from infra.hooks.deployment import OUTPUTS
 from infra.hooks.postdeploy import FUNCTIONS, KEY_ROW, LEDGER_TABLE
 from local.permissions import ENFORCE, REFERENCES
+from local.simulator.roles import BUILT_IN
 from shared.events import CLUSTER_EVENTS, KEY_EVENTS
 from shared.ledger import TABLES
 from shared.queues import QUEUES
@@ -325,6 +326,14 @@ def test_every_role_has_its_right_id(template: Template) -> None:
     assert set(GUID.findall(template.text)) == set(roles.values())
 
 
+def test_the_roles_are_those_that_the_simulated_azure_has() -> None:
+    there = {"".join((role.name[0].lower() + role.name[1:]).split()): role.id for role in BUILT_IN}
+    shared = set(there) & set(ROLES)
+
+    assert shared >= {"keyVaultCryptoUser", "keyVaultReader", "keyVaultContributor"}
+    assert {name: there[name] for name in shared} == {name: ROLES[name] for name in shared}
+
+
 def test_every_assignment_says_what_its_principal_is() -> None:
     assignments = made("Microsoft.Authorization/roleAssignments")
 
@@ -562,7 +571,9 @@ def named(heading: str) -> set[str]:
     return set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize(("heading", "template"), [("Parameters of main.bicep", MAIN), ("Parameters of kms.bicep", KMS)])
+@pytest.mark.parametrize(
+    ("heading", "template"), [("Parameters of main.bicep", MAIN), ("Parameters of kms.bicep", KMS)]
+)
 def test_the_page_names_every_parameter(heading: str, template: Template) -> None:
     assert named(heading) == set(template.params)
 

@@ -52,13 +52,13 @@ class Deployment:
         return cls(
             name=values["ENFORCER_NAME"],
             location=values["ENFORCER_LOCATION"],
-            subscription=values["ENFORCER_SUBSCRIPTION"],
+            subscription=values["ENFORCER_SUBSCRIPTION"].lower(),
             group=values["ENFORCER_RESOURCE_GROUP"],
             app_id=values["ENFORCER_APP_ID"],
             storage_id=values["ENFORCER_STORAGE_ID"],
             dead_letters=values["ENFORCER_DEAD_LETTERS"],
             topic_identity_id=values["ENFORCER_TOPIC_IDENTITY_ID"],
-            subscriptions=_listed(values["ENFORCER_SUBSCRIPTIONS"]),
+            subscriptions=_listed(values["ENFORCER_SUBSCRIPTIONS"].lower()),
             vaults=_listed(values.get("ENFORCER_VAULTS", "")),
         )
 
@@ -83,7 +83,7 @@ class Deployment:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in text.split(",") if one.strip())
+    return tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
 
 
 def _outputs(deployment: Any) -> dict[str, str]:
