@@ -168,7 +168,7 @@ REFUSED_BY_FLEX = {
 
 
 def test_the_app_gets_every_setting_that_it_reads_and_no_other() -> None:
-    expected = (set(SAMPLE) | {"SECOND_ROLE"}) - REFUSED_BY_FLEX | OF_THE_PLATFORM
+    expected = set(SAMPLE) - REFUSED_BY_FLEX | OF_THE_PLATFORM
 
     assert set(settings()) == expected
 
