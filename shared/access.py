@@ -21,7 +21,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -145,7 +145,7 @@ class Roles:
         operations = self._client(vault.subscription).role_assignments
         try:
             with translated(writing=True):
-                await operations.create(str(vault), name, asked)
+                await operations.create(str(vault), name, asked, **ONE_TRY)
         except Conflict as error:
             if error.code != "RoleAssignmentExists":
                 raise
