@@ -209,12 +209,14 @@ def _final(error: Conflict, *, there: bool) -> ServiceError:
 
 
 def _firewall(properties: VaultProperties) -> tuple[object, ...]:
-    """All that decides who reaches a vault, but for the bypass. What is left out has the service's default."""
+    """All that decides who reaches a vault, but for the bypass. What is left out has the service's default, and a
+    single address may come back as the network of that address.
+    """
     rules = properties.network_acls or NetworkRuleSet()
     return (
         _word(properties.public_network_access or "Enabled"),
         _word(rules.default_action or "Allow"),
-        {(rule.value or "").lower() for rule in rules.ip_rules or []},
+        {(rule.value or "").removesuffix("/32") for rule in rules.ip_rules or []},
         {(rule.id or "").lower() for rule in rules.virtual_network_rules or []},
     )
 
