@@ -21,7 +21,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -145,20 +145,19 @@ class Roles:
         operations = self._client(vault.subscription).role_assignments
         try:
             with translated(writing=True):
-                await operations.create(str(vault), name, asked)
+                await operations.create(str(vault), name, asked, **ONE_TRY)
         except Conflict as error:
             if error.code != "RoleAssignmentExists":
                 raise
 
     async def _own_object_id(self) -> str:
-        """The app's own object id, as its token for Azure Resource Manager says."""
+        """The app's own object id, as its token for Azure Resource Manager says; Refused if it says none."""
         with translated():
             token = await self._credential.get_token(_ARM)
-        try:
-            claims = token.token.split(".")[1]
-            return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["oid"])
-        except (IndexError, KeyError, ValueError):
-            raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's") from None
+        own = _claims(token.token).get("oid")
+        if not isinstance(own, str) or not own:
+            raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's")
+        return own
 
     async def _assignments(self, principal: str, vault: Vault, key: str | None) -> list[RoleAssignment]:
         """List what the principal holds at the key, or else the vault, and above it, through groups too."""
@@ -186,6 +185,16 @@ class Roles:
                 self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
             )
         return self._clients[subscription]
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a token says of its bearer; empty if that can't be read."""
+    try:
+        _, claims, _ = token.split(".")
+        said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _data_grant(held: Iterable[Assigned], action: str) -> Grant:

@@ -131,7 +131,10 @@ class Reconciler:
             return await self._report(Reason.UNREADABLE, record, request, now=now, detail=str(error))
         if cluster is None:
             return await self._missing(record, request, now=now)
-        record = await self._settled(record, cluster, now=now)
+        try:
+            record = await self._settled(record, cluster, now=now)
+        except Throttled as error:
+            return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
         return await self._decide(cluster, record, request, now=now)
 
     async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
@@ -294,7 +297,7 @@ class Reconciler:
             refusal = _refusal(reason_of(error), error, record, cluster.etag or "", now)
             record = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
             return await self._report(refusal.reason, record, request, now=now, detail=str(error))
-        except (Conflict, Unavailable) as error:
+        except (Conflict, Unavailable, Unreadable) as error:
             log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
             return record
         log.info("%s: Azure took the update", record.cluster_id)
@@ -316,7 +319,8 @@ class Reconciler:
             return None
         if what is Settlement.FAILED:
             failure = await self.aks.failure(claim.operation) if claim.operation else None
-            code, text = failure or (cluster.provisioning_state, "Azure gives no reason")
+            state = cluster.provisioning_state if isinstance(claim.change, Change) else "NotInPlace"
+            code, text = failure or (state, "Azure gives no reason")
             return _refusal(Reason.FAILED, Refused(code, text), record, cluster.etag, now)
         if what is Settlement.WITHDRAWN:
             arrived = Conflict("Withdrawn", "the update did not arrive")

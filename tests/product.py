@@ -26,7 +26,7 @@ from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
 from shared.pauses import Pauses
-from shared.policy import Mode, PolicyInForce
+from shared.policy import Mode, PolicyInForce, SecondRole
 from shared.preparer import Preparer
 from shared.queues import Queues
 from shared.reconciler import Reconciler
@@ -107,6 +107,11 @@ class Product:
         """The lines of activity that stand for writes."""
         return [row for row in await self.rows("activity") if row["kind"] == "write"]
 
+    async def preparations_noted(self) -> list[dict[str, Any]]:
+        """The lines of activity that stand for what was put in place, the oldest first."""
+        rows = [row for row in await self.rows("activity") if row["kind"] == "preparation"]
+        return sorted(rows, key=lambda row: str(row["at"]))
+
     async def messages(self, queue: str = "clusters") -> int:
         """How many messages a queue holds, visible or not."""
         properties = await self.storage.get_queue_client(queue).get_queue_properties()
@@ -119,7 +124,12 @@ class Product:
 
 @asynccontextmanager
 async def product(
-    account: Account, policy: str = ENFORCE, *, topic: str | None = None, features: str = ""
+    account: Account,
+    policy: str = ENFORCE,
+    *,
+    topic: str | None = None,
+    features: str = "",
+    second_role: SecondRole = SecondRole.READER,
 ) -> AsyncIterator[Product]:
     """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
@@ -128,7 +138,7 @@ async def product(
     async with AsyncExitStack() as opened:
         for closable in (credential, transport, tables, storage):
             await opened.enter_async_context(closable)
-        in_force = PolicyInForce.read(policy)
+        in_force = PolicyInForce.read(policy, second_role)
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         ledger, queues = Ledger(tables), Queues(storage)
         keydata = KeyData(VaultDoor(credential, transport), ledger)
