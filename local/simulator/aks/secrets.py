@@ -198,11 +198,14 @@ class Secrets:
         return ending
 
     def write(self, cluster: SimulatedCluster, name: str, at: datetime) -> Secret:
-        """Somebody writes a secret. SecretsUnreadable when the API server is down."""
+        """Somebody writes a secret. SecretsUnreadable when the API server is down, or can't read what it replaces.
+
+        Source: kubernetes issue 86489: what can't be decrypted can't be written or deleted either.
+        """
         wrapping = self._of(cluster)
-        outage = self.outage(cluster, at)
-        if not cluster.is_running or outage is not None:
-            raise SecretsUnreadable(f"the API server of {cluster.name} is down")
+        unreadable = {one.secret.name for one in self.unreadable(cluster, at)}
+        if not cluster.is_running or name in unreadable or self.outage(cluster, at) is not None:
+            raise SecretsUnreadable(f"the API server of {cluster.name} can't write {name}")
         kek = wrapping.current.kek if wrapping.current is not None else None
         secret = Secret(name, kek, at)
         wrapping.secrets = [one for one in wrapping.secrets if one.name != name] + [secret]

@@ -338,7 +338,7 @@ class Aks:
             return self.secrets.versions_in_use(cluster)
 
     def write_secret(self, cluster: SimulatedCluster, name: str) -> Secret:
-        """Somebody writes a secret. SecretsUnreadable when the API server is down."""
+        """Somebody writes a secret. SecretsUnreadable when the API server is down, or can't read what it replaces."""
         with self._changed:
             self._clock.run_due()
             return self.secrets.write(cluster, name, self._clock.now())
