@@ -1,5 +1,5 @@
 # What one does with this repository. `make` alone lists it.
-.PHONY: help setup run demo test slow lint types lock clean
+.PHONY: help setup run demo test slow lint types lock clean events redeliver permissions
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -12,7 +12,7 @@ COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extra
 	--no-emit-index-url --no-emit-find-links
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 setup: .venv/.ready local/azurite/node_modules/.ready  ## install what the rest needs, into this folder
 
@@ -34,6 +34,15 @@ lint: setup  ## ruff: rules and format
 
 types: setup  ## mypy, strict
 	$(PYTHON) -m mypy function_app.py shared local tests
+
+permissions: setup  ## which rights do updates of your clusters need? FLEET=file
+	@$(PYTHON) -m local.permissions $(or $(FLEET),$(error FLEET=file is missing: what `az rest` printed of your clusters))
+
+events: setup  ## let Event Grid tell of the vaults in the ledger too; DEPLOYMENT=name where azd was not used
+	$(PYTHON) infra/hooks/postdeploy.py --ledger $(if $(DEPLOYMENT),--deployment $(DEPLOYMENT))
+
+redeliver: setup  ## hand dead letters to the app again; LOOK=1 only lists them
+	$(PYTHON) infra/hooks/redeliver.py $(if $(DEPLOYMENT),--deployment $(DEPLOYMENT)) $(if $(LOOK),--look)
 
 lock: setup  ## pin the newest versions that requirements*.in allow
 	$(COMPILE) --upgrade --output-file requirements.txt requirements.in

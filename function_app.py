@@ -35,6 +35,9 @@ API = {
     "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
     "rotations": "GET",
     "exemptions": "GET",
+    "enforcement": "GET",
+    "enforcement/pause": "POST",
+    "enforcement/resume": "POST",
     "health": "GET",
 }
 """Each path and its method, for whoever asks for another."""
@@ -182,14 +185,47 @@ async def list_exemptions(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer(lambda: bootstrap.views().exemptions(bootstrap.policy(), req.params, now=now))
 
 
+@app.route("enforcement", methods=["GET"])
+async def get_enforcement(req: func.HttpRequest) -> func.HttpResponse:
+    """Show whether enforcement is paused, by whom and why, and which updates failed in a row."""
+    return await _answer(lambda: bootstrap.views().enforcement(req.params))
+
+
+@app.route("enforcement/pause", methods=["POST"])
+async def pause_enforcement(req: func.HttpRequest) -> func.HttpResponse:
+    """Keep the app from writing until somebody resumes."""
+    from shared.events import PauseOrder
+    from shared.views import enforcement_view
+
+    async def pause() -> Any:
+        order = PauseOrder.decode(req.get_body())
+        state = await bootstrap.pauses().pause(by="operator", why=order.reason, now=datetime.now(UTC))
+        return enforcement_view(state)
+
+    return await _answer(pause)
+
+
+@app.route("enforcement/resume", methods=["POST"])
+async def resume_enforcement(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  the worker wants its name
+    """Let the app write again, and start a run so that what was held back goes on at once."""
+    from shared.views import enforcement_view
+
+    async def resume() -> Any:
+        now = datetime.now(UTC)
+        state = await bootstrap.pauses().resume(by="operator", now=now)
+        run = await bootstrap.sweeper().start(f"run-{uuid4().hex}", asked_by="operator", now=now)
+        return enforcement_view(state) | {"run": run.id}
+
+    return await _answer(resume, status=202)
+
+
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 async def health(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  the worker wants the trigger's name
-    """Say whether the app can do its work; nothing is called for it."""
+    """Say whether the app can do its work."""
     from shared.settings import BadSettings
-    from shared.views import health_view
 
     try:
-        return _json(health_view(bootstrap.policy()))
+        return _json(await bootstrap.views().health(bootstrap.policy()))
     except BadSettings as error:
         return _problem(503, "Settings are missing", str(error))
 

@@ -1,6 +1,6 @@
 """Builds the object graph, once, lazily, and closes it. No logic.
 
-SDKs are imported where an adapter is built, so that a health call does not pay for them.
+SDKs are imported where an adapter is built, so that a call pays only for those that it needs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shared.keyvault import KeyVault
     from shared.ledger import Ledger
     from shared.notices import Notices
+    from shared.pauses import Pauses
     from shared.policy import PolicyInForce
     from shared.preparer import Preparer
     from shared.queues import Queues
@@ -66,7 +67,17 @@ def reconciler() -> Reconciler:
     """Looks at one cluster."""
     from shared.reconciler import Reconciler
 
-    return Reconciler(policy(), aks(), surveyor(), preparer(), ledger(), recorder(), queues(), settings().look_again)
+    return Reconciler(
+        policy(),
+        aks(),
+        surveyor(),
+        preparer(),
+        ledger(),
+        recorder(),
+        pauses(),
+        queues(),
+        settings().look_again,
+    )
 
 
 @cache
@@ -82,7 +93,7 @@ def sweeper() -> Sweeper:
     """Passes over the fleet."""
     from shared.sweeper import Sweeper
 
-    return Sweeper(policy(), aks(), ledger(), recorder(), queues(), settings().subscriptions)
+    return Sweeper(policy(), aks(), ledger(), recorder(), pauses(), queues(), settings().subscriptions)
 
 
 @cache
@@ -170,6 +181,14 @@ def recorder() -> Recorder:
 
 
 @cache
+def pauses() -> Pauses:
+    """Counts failures, pauses and resumes."""
+    from shared.pauses import Pauses
+
+    return Pauses(ledger(), notices())
+
+
+@cache
 def notices() -> Notices | None:
     """The topic for outcomes, if one is configured. One that is out of reach must not keep a look waiting."""
     topic = settings().notices_topic
@@ -225,6 +244,6 @@ def _opened[T](closable: T) -> T:
 
 _BUILT = (
     *(settings, policy, reconciler, inspector, sweeper, views),
-    *(aks, keyvault, keydata, surveyor, preparer, roles, identities, ledger, recorder, notices, queues),
+    *(aks, keyvault, keydata, surveyor, preparer, roles, identities, ledger, recorder, pauses, notices, queues),
     *(_credential, _transport),
 )

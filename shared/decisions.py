@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, Encryption, IdentityKind, KeyManagement
 from shared.errors import Refused
 from shared.keys import KeyId, VaultId
-from shared.policy import OWN, Assignment, NetworkAccess, Preparing, Target
+from shared.policy import OWN, Assignment, Mode, NetworkAccess, Preparing, Target
 from shared.preparations import Preparation, preparation_for
 from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
 from shared.reasons import Action, Reason, Subject
@@ -44,7 +44,10 @@ DEADLINES = {
     Reason.PREPARING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
 }
-"""Every reason to wait has an end; after it, waiting is a failure with its reason."""
+"""Every reason to wait that passes by itself has an end; after it, waiting is a failure with its reason."""
+
+HELD_BACK = frozenset({Reason.PAUSED, Reason.WINDOW_CLOSED})
+"""Why a write waits that could be made now. Somebody wants it so, and it lasts as long as they want: no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Refusal:
 class Facts:
     """All that a decision may look at. `prerequisites` None means: not looked at yet.
 
-    `set_back` is when somebody undid what the app had enforced; the last one may be just now.
+    `set_back` is when somebody undid what the app had enforced; the last one may be just now. `paused`: enforcement is.
     """
 
     cluster: Cluster
@@ -103,6 +106,7 @@ class Facts:
     refusal: Refusal | None = None
     prerequisites: Prerequisites | None = None
     set_back: tuple[datetime, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +131,41 @@ Check = Callable[[Facts, Assignment, datetime], Decision | None]
 
 
 def decide(facts: Facts, assignment: Assignment, now: datetime) -> Decision:
-    """Return the first answer of the checks, else the write that the target asks for. Pure."""
+    """Return the first answer of the checks, else the write that the target asks for, if it may be made now. Pure."""
     answers = (check(facts, assignment, now) for check in CHECKS)
     decision = next((answer for answer in answers if answer is not None), None) or _write(facts, assignment)
-    return within_deadline(decision, facts.waiting, now)
+    return within_deadline(held_back(decision, facts, assignment), facts.waiting, now)
+
+
+def changes_something(action: Action) -> bool:
+    """Return whether this action writes something in Azure, once the mode is enforce."""
+    return action in {Action.ENSURE, Action.WRITE}
+
+
+def would_write(decision: Decision) -> bool:
+    """Return whether this decision is a write, made now or held back."""
+    return changes_something(decision.action) or decision.reason in HELD_BACK
+
+
+def held_back(decision: Decision, facts: Facts, assignment: Assignment) -> Decision:
+    """Return the decision; a write that may not be made now waits, with its change. Audit says what would be done."""
+    if assignment.mode is not Mode.ENFORCE or not changes_something(decision.action):
+        return decision
+    if facts.paused:
+        return replace(decision, action=Action.WAIT, reasons=(Reason.PAUSED, *decision.reasons))
+    opens = assignment.window_opens
+    if opens is None:
+        return decision
+    reasons = (Reason.WINDOW_CLOSED, *decision.reasons)
+    return replace(decision, action=Action.WAIT, reasons=reasons, look_again=opens)
 
 
 def within_deadline(decision: Decision, waiting: Waiting | None, now: datetime) -> Decision:
     """Return the decision; a wait that lasts longer than its reason's deadline is reported instead."""
     if decision.action is not Action.WAIT or waiting is None or waiting.reason is not decision.reason:
         return decision
-    if now - waiting.since < DEADLINES[decision.reason]:
+    deadline = DEADLINES.get(decision.reason)
+    if deadline is None or now - waiting.since < deadline:
         return decision
     return replace(decision, action=Action.REPORT, reasons=(Reason.WAITED_TOO_LONG, *decision.reasons), look_again=None)
 

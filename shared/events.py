@@ -353,3 +353,29 @@ class RunOrder:
         if unknown:
             raise Malformed(f"unknown field {unknown[0][:100]!r}: a run takes {', '.join(RUN_FIELDS)}")
         return cls(Scope.read(body), _mode(body))
+
+
+PAUSE_FIELDS = ("reason",)
+REASON_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PauseOrder:
+    """What an operator says who pauses enforcement: why, if anything."""
+
+    reason: str | None = None
+
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read the body of a request; an empty one gives no reason. Malformed says what to change.
+
+        The reason goes into the log, the table and every row that waits, so it is one line that all of them can bear.
+        """
+        body = _decode(text) if text.strip() else {}
+        unknown = sorted(set(body) - set(PAUSE_FIELDS))
+        if unknown:
+            raise Malformed(f"unknown field {unknown[0][:100]!r}: a pause takes {', '.join(PAUSE_FIELDS)}")
+        reason = (_optional(body, "reason") or "").strip()
+        if len(reason) > REASON_LIMIT or not reason.isprintable():
+            raise Malformed(f"the reason must be one line of {REASON_LIMIT} printable characters at most")
+        return cls(reason or None)

@@ -31,7 +31,20 @@ from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Limits, Mode
 from shared.preparations import Preparation, view
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, KnownKey, Matched, Record, Rotation, Run, Settlement, Shard
+from shared.records import (
+    Activity,
+    Claim,
+    Detection,
+    Enforcement,
+    FailedUpdate,
+    KnownKey,
+    Matched,
+    Record,
+    Rotation,
+    Run,
+    Settlement,
+    Shard,
+)
 
 TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
 
@@ -42,6 +55,7 @@ _PROPERTY_LIMIT = 32_000
 _ATTEMPTS = 8
 _EPOCH_END = 9_999_999_999_999
 _SLOTS = "limits"
+_STATE = "state"
 _KEY_ROW = "k"
 _REFUSED_ROW = "refused"
 _LAST, _SWEEP_ROW = "last", "sweep"
@@ -239,6 +253,39 @@ class Ledger:
     def _slots(self, scope: str) -> AsyncIterator[Row]:
         where = "PartitionKey eq @p and RowKey ge @a and RowKey lt @b"
         return self._query("enforcement", where, p=_SLOTS, a=f"{scope}|", b=f"{scope}|~")
+
+    # whether anything may be written
+
+    async def enforcement(self) -> Enforcement:
+        """Read whether enforcement is paused, and what failed since the last success."""
+        row = await self._get("enforcement", _STATE, _STATE)
+        return _enforcement(row) if row is not None else Enforcement()
+
+    async def change_enforcement(self, change: Callable[[Enforcement], Enforcement]) -> Enforcement:
+        """Change that state and return it; where somebody else changes it meanwhile, what they made of it is changed.
+
+        A change that changes nothing writes nothing. LostRace if the row never keeps still.
+        """
+        for _ in range(_ATTEMPTS):
+            before = await self.enforcement()
+            after = change(before)
+            if after == before:
+                return before
+            with suppress(LostRace):
+                return await self._write_enforcement(after)
+        raise LostRace("the state of enforcement")
+
+    async def _write_enforcement(self, state: Enforcement) -> Enforcement:
+        table, row = self._tables["enforcement"], _enforcement_row(state)
+        with translated(writing=True):
+            try:
+                if state.version is None:
+                    answer = await table.create_entity(row)
+                else:
+                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **_only_if(state.version))
+            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace("the state of enforcement") from error
+        return replace(state, version=answer["etag"])
 
     # keys and rotations
 
@@ -634,6 +681,38 @@ def _decision_activity(record: Record, asked_by: str, now: datetime) -> Activity
         "keyManagement": record.encryption.key_management if record.encryption else None,
     }
     return Activity(record.cluster_id, uuid4().hex, now, "decision", said)
+
+
+def _enforcement_row(state: Enforcement) -> dict[str, Any]:
+    failures = [[one.intent, _user_row(one.cluster), one.at.isoformat()] for one in state.failures]
+    return _guarded(
+        {
+            "PartitionKey": _STATE,
+            "RowKey": _STATE,
+            "failures": json.dumps(failures),
+            "settled": ",".join(state.settled),
+            "pausedSince": state.paused_since,
+            "pausedBy": state.paused_by,
+            "why": state.why,
+            "told": state.told,
+        }
+    )
+
+
+def _enforcement(row: Row) -> Enforcement:
+    failures = (
+        FailedUpdate(intent, ClusterId(*cluster.split("|")), datetime.fromisoformat(at))
+        for intent, cluster, at in json.loads(row["failures"])
+    )
+    return Enforcement(
+        failures=tuple(failures),
+        settled=tuple(filter(None, row["settled"].split(","))),
+        paused_since=row.get("pausedSince"),
+        paused_by=row.get("pausedBy"),
+        why=row.get("why"),
+        told=row["told"],
+        version=_etag(row),
+    )
 
 
 def _rotation_keys(rotation: Rotation) -> dict[str, Any]:

@@ -143,6 +143,10 @@ class Reason(StrEnum):
     """Azure asked to come back later."""
     LIMIT_REACHED = "limit-reached"
     """As many clusters are being updated as the limits allow."""
+    PAUSED = "paused"
+    """Enforcement is paused, by an operator or after failures in a row: nothing is written until somebody resumes."""
+    WINDOW_CLOSED = "window-closed"
+    """The policy's windows are closed; the write is made when the next one opens."""
     CONFLICT = "conflict"
     """Azure refuses the update because the cluster changed or is being changed meanwhile."""
     CONTESTED = "contested"
@@ -304,6 +308,9 @@ _FIXES = {
     ),
     Reason.NO_ETAG: Fix("Look at the cluster again; if the eTag stays missing, ask Azure support."),
     Reason.UNREADABLE: Fix("Give the app's identity the right to read managed clusters in this subscription."),
+    Reason.PAUSED: Fix(
+        "Find out why with GET /api/enforcement, mend it, then let the app go on: POST /api/enforcement/resume."
+    ),
     Reason.CONFLICT: Fix("Find out who keeps changing the cluster, and let that end first."),
     Reason.CONTESTED: Fix(
         "Find out what sets the cluster back, a pipeline for example, then let the app go on:"

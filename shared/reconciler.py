@@ -24,6 +24,7 @@ from uuid import uuid4
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId, IdentityKind
 from shared.decisions import (
+    HELD_BACK,
     Change,
     Decision,
     Facts,
@@ -35,10 +36,12 @@ from shared.decisions import (
     under_way,
     vault_of,
     within_deadline,
+    would_write,
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
 from shared.ledger import Ledger
+from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
 from shared.preparations import Preparation
 from shared.preparer import Preparer
@@ -49,8 +52,10 @@ from shared.recorder import Recorder
 from shared.records import (
     Activity,
     Claim,
+    Enforcement,
     Record,
     Settlement,
+    is_held_back,
     is_pending,
     is_stale,
     is_to_be_sent,
@@ -76,6 +81,7 @@ class Reconciler:
     preparer: Preparer
     ledger: Ledger
     recorder: Recorder
+    pauses: Pauses
     queues: Queues
     look_again: timedelta
 
@@ -129,11 +135,17 @@ class Reconciler:
         return await self._decide(cluster, record, request, now=now)
 
     async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
-        """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew."""
+        """Settle an open claim before anything is decided, and begin anew with a cluster that was created anew.
+
+        How an update ended is counted first. After a crash it is counted again, which counts once.
+        """
         claim = record.claim
         what = await self._settlement(claim, cluster, now) if claim is not None else None
         if claim is not None and what is not None:
             refusal = await self._refusal_after(record, cluster, claim, what, now)
+            if isinstance(claim.change, Change):
+                stop_after = self.policy.limits.stop_after_failures
+                await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
             log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
@@ -158,15 +170,11 @@ class Reconciler:
             facts, decision = await self._look_closer(facts, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
+        if assignment.mode is Mode.ENFORCE and would_write(decision):
+            return await self._enforce(facts, assignment, record, seen, request, now=now)
         if decision.action is Action.WAIT:
             after = decision.look_again - now if decision.look_again else self.look_again
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
-        if decision.action in {Action.ENSURE, Action.WRITE} and assignment.mode is Mode.ENFORCE:
-            held_back = _held_back(record, now)
-            if record.waiting is not None and held_back:
-                return await self._wait(record.waiting.reason, record, seen, request, now=now, after=held_back)
-            young = is_propagating(facts.prerequisites, now)
-            return await self._write(cluster, decision, record, seen, request, young_grant=young, now=now)
         looked = record.after_looking(cluster, assignment, decision, now=now)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
 
@@ -181,6 +189,31 @@ class Reconciler:
             facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
             decision = decide(facts, assignment, now)
         return facts, decision
+
+    async def _enforce(
+        self,
+        facts: Facts,
+        assignment: Assignment,
+        record: Record,
+        seen: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+    ) -> Record:
+        """Make the write that is decided, unless Azure, an operator or a window wants none of this cluster now.
+
+        The pause is read last, right before the claim: no look that starts after it writes.
+        """
+        put_off = _put_off(record, now)
+        if record.waiting is not None and put_off:
+            return await self._wait(record.waiting.reason, record, seen, request, now=now, after=put_off)
+        enforcement = await self.ledger.enforcement()
+        decision = decide(replace(facts, paused=enforcement.paused), assignment, now)
+        if decision.reason in HELD_BACK:
+            looked = record.after_looking(facts.cluster, assignment, decision, now=now)
+            return await self._hold_back(decision, enforcement, record, looked, request, now=now)
+        young = is_propagating(facts.prerequisites, now)
+        return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
     async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
         """Look at what the target needs. A system-assigned identity is not asked about: it will be the target's."""
@@ -323,10 +356,7 @@ class Reconciler:
         after: timedelta,
         earlier: Waiting | None = None,
     ) -> Record:
-        """Put a wait into the row, and send its one message once the row is won. Past its deadline, report it.
-
-        An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
-        """
+        """Wait for something that passes by itself. Past its deadline, report it."""
         waiting = _waiting(record.waiting or earlier, reason, request, now=now, until=now + after)
         reasons = record.reasons if record.reasons[:1] == (reason,) else (reason,)
         decision = within_deadline(Decision(Action.WAIT, reasons, record.change), waiting, now)
@@ -334,8 +364,34 @@ class Reconciler:
         if decision.action is not Action.WAIT:
             decided = replace(decided, fix=fix(decision.reason, Subject(record.cluster_id)))
             return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
-        if record.waiting is not None and _joins(record, reason, request, now):
-            joined = replace(record.waiting, reason=reason, since=waiting.since)
+        return await self._wait_until(waiting, record, decided, request, now=now)
+
+    async def _hold_back(
+        self,
+        decision: Decision,
+        enforcement: Enforcement,
+        record: Record,
+        looked: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+    ) -> Record:
+        """Let a write wait that may not be made now. The row says what would be done, and why it is not."""
+        if decision.reason is Reason.PAUSED:
+            looked = replace(looked, detail=f"by {enforcement.because}")
+        until = decision.look_again or now + LONGEST_DELAY
+        waiting = _waiting(record.waiting, decision.reason, request, now=now, until=until)
+        return await self._wait_until(waiting, record, looked, request, now=now)
+
+    async def _wait_until(
+        self, waiting: Waiting, record: Record, decided: Record, request: ClusterRequest, *, now: datetime
+    ) -> Record:
+        """Put a wait into the row, and send its one message once the row is won.
+
+        An event or a sweep always looks, but never starts a second chain beside one whose message is still to come.
+        """
+        if record.waiting is not None and _joins(record, waiting, request, now):
+            joined = replace(record.waiting, reason=waiting.reason, since=waiting.since)
             return await self.recorder.record(
                 record, replace(decided, waiting=joined), asked_by=request.asked_by, now=now
             )
@@ -363,7 +419,7 @@ def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> b
     return record.closed_at is not None and request.since is not None and request.since > record.closed_at
 
 
-def _held_back(record: Record, now: datetime) -> timedelta:
+def _put_off(record: Record, now: datetime) -> timedelta:
     """How long Azure still wants no write of this cluster, whoever asks for one."""
     waiting = record.waiting
     if waiting is None or waiting.reason not in {Reason.THROTTLED, Reason.PROPAGATING}:
@@ -371,11 +427,16 @@ def _held_back(record: Record, now: datetime) -> timedelta:
     return max(waiting.look_again_at - now, timedelta())
 
 
-def _joins(record: Record, reason: Reason, request: ClusterRequest, now: datetime) -> bool:
-    """Return whether a wait joins the chain that is there. A write that Azure puts off must not come back earlier."""
-    if request.token is not None or not is_pending(record, now):
+def _joins(record: Record, waiting: Waiting, request: ClusterRequest, now: datetime) -> bool:
+    """Return whether a wait joins the chain that is there. A write that Azure puts off must not come back earlier.
+
+    What was held back may have to look again days from now: a wait that is shorter gets a chain of its own.
+    """
+    if request.token is not None or record.waiting is None or not is_pending(record, now):
         return False
-    return reason not in {Reason.THROTTLED, Reason.PROPAGATING} or record.reasons[:1] == (reason,)
+    if is_held_back(record) and record.waiting.look_again_at > waiting.look_again_at:
+        return False
+    return waiting.reason not in {Reason.THROTTLED, Reason.PROPAGATING} or record.reasons[:1] == (waiting.reason,)
 
 
 def _waiting(

@@ -10,7 +10,17 @@ from enum import StrEnum
 from typing import Any, Self
 
 from shared.clusters import Cluster, ClusterId, Encryption
-from shared.decisions import BLOCKING, CONTEST, OPERATION_DEADLINE, Change, Decision, Refusal, Waiting, subject_of
+from shared.decisions import (
+    BLOCKING,
+    CONTEST,
+    HELD_BACK,
+    OPERATION_DEADLINE,
+    Change,
+    Decision,
+    Refusal,
+    Waiting,
+    subject_of,
+)
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
@@ -61,6 +71,92 @@ class Settlement(StrEnum):
     """Azure answered no."""
     GONE = "gone"
     """The cluster was deleted or created anew meanwhile."""
+
+
+_KEPT = 100
+"""So many failures and settled claims are remembered: more can't be under way at the same time."""
+
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FailedUpdate:
+    """A claim whose operation failed or did not end in time."""
+
+    intent: str
+    cluster: ClusterId
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """Whether anything may be written: what failed since the last success, and since when all is paused, by whom, why.
+
+    A settlement that is repeated after a crash counts once: `settled` are the intents that were counted, the latest
+    last. A success that no failure came before changes nothing and is not among them. `told` says that everybody
+    was told of this pause. `version` is the row's ETag, None while there is none.
+    """
+
+    failures: tuple[FailedUpdate, ...] = ()
+    settled: tuple[str, ...] = ()
+    paused_since: datetime | None = None
+    paused_by: str | None = None
+    why: str | None = None
+    told: bool = False
+    version: str | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is written until somebody resumes."""
+        return self.paused_since is not None
+
+    @property
+    def because(self) -> str | None:
+        """Who paused and why, in words; None if nothing is paused."""
+        return f"{self.paused_by}: {self.why or 'no reason was given'}" if self.paused else None
+
+    def after_settling(
+        self, intent: str, cluster: ClusterId, what: Settlement, *, stop_after: int, now: datetime
+    ) -> Self:
+        """Count how a claim ended: a failure adds up, a success begins anew. So many failures in a row pause.
+
+        Other ends don't count. A refused write has harmed nothing and its cluster rests already; one that was
+        withdrawn or whose cluster is gone says nothing about the next.
+        """
+        if intent in self.settled:
+            return self
+        settled = (*self.settled, intent)[-_KEPT:]
+        if what is Settlement.DONE and self.failures:
+            return replace(self, failures=(), settled=settled)
+        if what is not Settlement.FAILED:
+            return self
+        failures = (*self.failures, FailedUpdate(intent, cluster, now))[-_KEPT:]
+        counted = replace(self, failures=failures, settled=settled)
+        if len(failures) < min(stop_after, _KEPT):
+            return counted
+        return counted.after_pausing(by=STOP_AFTER_FAILURES, why=_in_a_row(failures), now=now)
+
+    def after_pausing(self, *, by: str, why: str | None, now: datetime) -> Self:
+        """Pause. Paused already, it stays as it is: who was first and why."""
+        return self if self.paused else replace(self, paused_since=now, paused_by=by, why=why, told=False)
+
+    def after_resuming(self) -> Self:
+        """Go on, and count failures from none."""
+        return replace(self, failures=(), paused_since=None, paused_by=None, why=None, told=False)
+
+    def after_telling(self, since: datetime) -> Self:
+        """Remember that this pause was told; another one that began meanwhile was not."""
+        return replace(self, told=True) if self.paused_since == since else self
+
+
+STOP_AFTER_FAILURES = "stopAfterFailures"
+"""Who pauses enforcement by itself: the policy's limit of this name."""
+
+
+def _in_a_row(failures: tuple[FailedUpdate, ...]) -> str:
+    names = [f"{one.cluster.group}/{one.cluster.name}" for one in failures]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"updates that failed in a row: {', '.join(names[:_NAMED])}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +474,8 @@ class NoticeKind(StrEnum):
     """A key has a new version."""
     KEY_AT_RISK = "AksKmsEnforcer.KeyAtRisk"
     """A key that clusters use, or are to use, is deleted, disabled or out of its time."""
+    ENFORCEMENT_PAUSED = "AksKmsEnforcer.EnforcementPaused"
+    """Nothing is written any more until an operator resumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +548,26 @@ def notice_of_risk(known: KnownKey, users: int) -> Notice | None:
     said = {"vault": known.key.vault, "key": known.key.name, "reason": known.risk, "users": users}
     token = f"{known.key}|{known.risk}"
     return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{known.risk_changes}", said)
+
+
+def notice_of_pause(enforcement: Enforcement) -> Notice | None:
+    """Return what is to be told of a pause; None if there is none, or it was told."""
+    if enforcement.paused_since is None or enforcement.told:
+        return None
+    since = enforcement.paused_since.isoformat()
+    said = {
+        "since": since,
+        "by": enforcement.paused_by,
+        "why": enforcement.why,
+        "failures": [str(failure.cluster) for failure in enforcement.failures],
+    }
+    return Notice(NoticeKind.ENFORCEMENT_PAUSED, "enforcement", since, f"paused|{since}", said)
+
+
+def is_held_back(record: Record) -> bool:
+    """Return whether a row waits for what can last for days and end at any time."""
+    waiting = _waits(record)
+    return waiting is not None and record.claim is None and waiting.reason in HELD_BACK
 
 
 def _kind_of(record: Record) -> NoticeKind | None:

@@ -12,22 +12,23 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.decisions import Decision, Facts, decide, vault_of
+from shared.decisions import Decision, Facts, decide, held_back, vault_of, would_write
 from shared.errors import LostRace, Malformed, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.ledger import Ledger
-from shared.policy import Mode, PolicyInForce
+from shared.pauses import Pauses
+from shared.policy import Assignment, Mode, PolicyInForce
 from shared.queues import Queues
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
-from shared.records import Matched, Record, Run, Shard, is_overdue, is_pending
+from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class _Tally:
     users: defaultdict[KeyId, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
+    paused: bool | None = None
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     exempted: defaultdict[str, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
 
     def matched(self, exemption: str) -> Matched:
@@ -71,6 +74,7 @@ class Sweeper:
     aks: Aks
     ledger: Ledger
     recorder: Recorder
+    pauses: Pauses
     queues: Queues
     subscriptions: tuple[str, ...]
 
@@ -80,6 +84,7 @@ class Sweeper:
         """Start a run: one message a subscription. `scope` narrows it, `mode` lowers what the policy allows.
 
         Malformed if it names a subscription that is not swept: a run that silently leaves one out proves nothing.
+        A pause that could not be told is told here.
         """
         swept = self.subscriptions or tuple(await self.aks.subscriptions())
         strangers = sorted(scope.named_subscriptions - set(swept))
@@ -88,6 +93,7 @@ class Sweeper:
         shards = [subscription for subscription in swept if scope.touches(subscription)]
         if not shards and scope != EVERYTHING:
             raise Malformed("no subscription is in this scope: a cluster must lie in one that the scope names")
+        await self.pauses.tell(await self.ledger.enforcement())
         run = Run(run_id, asked_by, now, mode, len(shards), scope.view())
         await self.ledger.start_run(run)
         if scope == EVERYTHING:
@@ -154,15 +160,14 @@ class Sweeper:
         self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime
     ) -> None:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
-        decision = decide(
-            Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now)), assignment, now
-        )
+        decision = await self._decide(cluster, record, assignment, tally, now)
         tally.seen.add(cluster.id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
         self._remember_key(cluster, vault_of(cluster, assignment), tally)
-        if _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
+        otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
+        if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
             return
         if record.claim is not None or is_pending(record, now):
@@ -173,10 +178,36 @@ class Sweeper:
         except LostRace:
             log.info("%s: somebody else has just looked at it", cluster.id)
 
+    async def _decide(
+        self, cluster: Cluster, record: Record, assignment: Assignment, tally: _Tally, now: datetime
+    ) -> Decision:
+        """Decide on what a list shows.
+
+        A row that is held back was looked at closely already: while it stays held back, another look finds no more.
+        """
+        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+        decision = decide(facts, assignment, now)
+        closer = decision.action is Action.LOOK_CLOSER and is_held_back(record)
+        if assignment.mode is not Mode.ENFORCE or not (closer or would_write(decision)):
+            return decision
+        facts = replace(facts, paused=await self._is_paused(tally))
+        if not closer:
+            return decide(facts, assignment, now)
+        held = held_back(Decision(Action.WRITE, record.reasons[1:]), facts, assignment)
+        return held if held.action is Action.WAIT else decision
+
+    async def _is_paused(self, tally: _Tally) -> bool:
+        """Whether enforcement is paused, read once a shard and only if anything would be written."""
+        async with tally.asking:
+            if tally.paused is None:
+                tally.paused = (await self.ledger.enforcement()).paused
+        return tally.paused
+
     def _absent(self, records: dict[ClusterId, Record], scope: Scope, tally: _Tally, now: datetime) -> list[ClusterId]:
         """Return the clusters that are known and meant, but were not listed."""
         unseen = [record for record in records.values() if record.cluster_id not in tally.seen]
-        open_ones = [one for one in unseen if one.closed_at is None and not is_pending(one, now)]
+        due = [one for one in unseen if is_held_back(one) or not is_pending(one, now)]
+        open_ones = [one for one in due if one.closed_at is None]
         return [one.cluster_id for one in open_ones if scope.holds(one.cluster_id)]
 
     async def _mend_users(self, key: KeyId, users: set[ClusterId], now: datetime) -> None:
@@ -217,6 +248,17 @@ def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now:
     if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
     return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
+
+
+def _is_held_back_otherwise(record: Record, decision: Decision) -> bool:
+    """Return whether a row that is held back is so no longer, or for another reason, or for less time.
+
+    Its own look may be days away, and an operator who resumes does not want to wait for it.
+    """
+    if record.waiting is None or not is_held_back(record):
+        return False
+    sooner = decision.look_again is not None and decision.look_again < record.waiting.look_again_at
+    return sooner or decision.reason is not record.waiting.reason
 
 
 def _vault(resource_id: str, key: KeyId) -> VaultId | None:

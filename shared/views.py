@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +13,20 @@ from typing import Any
 
 from shared.clusters import ClusterId, parse_subscription
 from shared.decisions import Change
-from shared.errors import Malformed
+from shared.errors import EnforcerError, Malformed
 from shared.keys import KeyReference
 from shared.ledger import Ledger
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
-from shared.records import Claim, Record, Rotation, Run, Shard
+from shared.records import Claim, Enforcement, Record, Rotation, Run, Shard
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
 _TOP, _MOST = 100, 1000
+_PATIENCE = 5
+"""So many seconds may storage take to answer a health call: who asks may not want to wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,21 @@ class Views:
         _known(query)
         sweep = await self.ledger.last_sweep()
         return exemptions_view(policy, sweep, now=now)
+
+    async def enforcement(self, query: Mapping[str, str]) -> Json:
+        """Whether enforcement is paused, by whom and why, and which updates failed since the last success."""
+        _known(query)
+        return enforcement_view(await self.ledger.enforcement())
+
+    async def health(self, policy: PolicyInForce) -> Json:
+        """Whether the app does its work. Costs one read of storage; storage that gives no answer degrades it."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                enforcement = await self.ledger.enforcement()
+        except (EnforcerError, TimeoutError) as error:
+            log.warning("storage gives no answer: %s", error)
+            return health_view(policy, None)
+        return health_view(policy, enforcement)
 
 
 def cluster_view(record: Record) -> Json:
@@ -167,12 +188,34 @@ def _end(run: Run, shards: tuple[Shard, ...]) -> datetime:
     return max((shard.finished_at for shard in shards), default=run.started_at)
 
 
-def health_view(policy: PolicyInForce) -> Json:
-    """Whether the app does its work. A broken policy document degrades it: it runs on and writes nothing."""
+def enforcement_view(state: Enforcement) -> Json:
+    """Whether enforcement is paused, and the updates that failed in a row."""
     return {
-        "status": "degraded" if policy.faults else "ok",
-        "policy": {"mode": policy.mode, "faults": list(policy.faults)},
+        "paused": state.paused,
+        "since": _time(state.paused_since),
+        "by": state.paused_by,
+        "why": state.why,
+        "failures": [{"cluster": str(failure.cluster), "at": _time(failure.at)} for failure in state.failures],
     }
+
+
+def health_view(policy: PolicyInForce, enforcement: Enforcement | None) -> Json:
+    """Whether the app does its work; `enforcement` None: storage gives no answer. Anybody may ask, so names no cluster.
+
+    A broken policy document, a pause and storage that is away degrade it: it runs on and writes nothing.
+    """
+    stopped = bool(policy.faults) or enforcement is None or enforcement.paused
+    return {
+        "status": "degraded" if stopped else "ok",
+        "storage": "unavailable" if enforcement is None else "ok",
+        "policy": {"mode": policy.mode, "faults": list(policy.faults)},
+        "enforcement": _pause(enforcement) if enforcement is not None else None,
+    }
+
+
+def _pause(state: Enforcement) -> Json:
+    since = _time(state.paused_since)
+    return {"paused": state.paused, "since": since, "by": state.paused_by, "failures": len(state.failures)}
 
 
 def problem(status: int, title: str, detail: str) -> Json:
@@ -256,8 +299,8 @@ def _time(moment: datetime | None) -> str | None:
 def _known(query: Mapping[str, str], *names: str) -> None:
     unknown = sorted(set(query) - {*names, "code"})
     if unknown:
-        takes = ", ".join(names) or "none"
-        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: this list takes {takes}")
+        taken = f"this list takes {', '.join(names)}" if names else "there is none here"
+        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: {taken}")
 
 
 def _top(query: Mapping[str, str]) -> int:

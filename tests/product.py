@@ -25,6 +25,7 @@ from shared.keydata import KeyData
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
+from shared.pauses import Pauses
 from shared.policy import Mode, PolicyInForce
 from shared.preparer import Preparer
 from shared.queues import Queues
@@ -62,6 +63,7 @@ class Product:
     keyvault: KeyVault
     ledger: Ledger
     queues: Queues
+    pauses: Pauses
     reconciler: Reconciler
     inspector: Inspector
     sweeper: Sweeper
@@ -112,7 +114,7 @@ class Product:
 
     async def slots_held(self) -> list[str]:
         """Which slots somebody holds."""
-        return [row["RowKey"] for row in await self.rows("enforcement") if row["holder"]]
+        return [row["RowKey"] for row in await self.rows("enforcement") if row.get("holder")]
 
 
 @asynccontextmanager
@@ -134,15 +136,17 @@ async def product(
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
         preparer = Preparer(keyvault, identities, roles)
         publisher = await opened.enter_async_context(_publisher(topic, credential))
-        recorder = Recorder(ledger, Notices(publisher) if publisher else None)
+        notices = Notices(publisher) if publisher else None
+        recorder, pauses = Recorder(ledger, notices), Pauses(ledger, notices)
         yield Product(
             aks,
             keyvault,
             ledger,
             queues,
-            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, queues, LOOK_AGAIN),
+            pauses,
+            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, queues, LOOK_AGAIN),
             Inspector(aks, keyvault, keydata, ledger, recorder, queues, ()),
-            Sweeper(in_force, aks, ledger, recorder, queues, ()),
+            Sweeper(in_force, aks, ledger, recorder, pauses, queues, ()),
             tables,
             storage,
         )

@@ -56,7 +56,7 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "sweeper", "views"},
-    {"recorder", "surveyor", "preparer"},
+    {"recorder", "pauses", "surveyor", "preparer"},
     {"keydata"},
     {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"},
     {"calls", "settings"},
@@ -138,7 +138,9 @@ def test_a_room_imports_only_from_the_layers_below(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CORE))
 def test_the_core_is_pure(name: str) -> None:
-    used = {module.split(".")[0] for file in rooms()[name] for module in imported(file)}
+    files = [file for file in rooms()[name] if file.name != "__main__.py"]  # a command for people reads a file
+
+    used = {module.split(".")[0] for file in files for module in imported(file)}
 
     assert not used & NOT_IN_THE_CORE
 
@@ -269,6 +271,10 @@ WORDS = [
     ("keys", "VaultNetwork"),
     ("policy/document", "Mode"),
     ("policy/document", "NetworkAccess"),
+    ("policy/document", "Preparing"),
+    ("policy/document", "LegacyRotation"),
+    ("policy/document", "ExemptionStatus"),
+    ("policy/assignment", "SecondRole"),
 ]
 
 

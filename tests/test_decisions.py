@@ -18,6 +18,7 @@ from shared.decisions import (
     CHECKS,
     CONTESTED_WITHIN,
     DEADLINES,
+    HELD_BACK,
     OPERATION_DEADLINE,
     PROPAGATION,
     VISIBILITY_DEADLINE,
@@ -25,12 +26,14 @@ from shared.decisions import (
     Check,
     Decision,
     Facts,
+    changes_something,
     decide,
     is_propagating,
     reason_of,
     subject_of,
     vault_of,
     within_deadline,
+    would_write,
 )
 from shared.errors import Malformed, Refused
 from shared.keys import Access, Grant, VaultId, VaultNetwork
@@ -63,6 +66,7 @@ from tests.builders import (
     VAULT_ID,
     access,
     assignment,
+    change,
     cluster,
     document,
     key,
@@ -804,6 +808,82 @@ def test_a_cluster_that_is_not_as_asked_is_written_in_audit_too(mode: Mode) -> N
     assert decision.change == Change(NOT_ENCRYPTED, PLATFORM_MANAGED, ETAG)
 
 
+# what is held back
+
+OPENS = NOW + timedelta(hours=3)
+WAITS_FOR_OPERATOR = Decision(Action.WAIT, (Reason.PAUSED, Reason.NOT_AS_ASKED), change())
+WAITS_FOR_WINDOW = Decision(Action.WAIT, (Reason.WINDOW_CLOSED, Reason.NOT_AS_ASKED), change(), look_again=OPENS)
+WRITES = Decision(Action.WRITE, (Reason.NOT_AS_ASKED,), change())
+
+
+@pytest.mark.parametrize(
+    ("mode", "paused", "opens", "expected"),
+    [
+        pytest.param(Mode.ENFORCE, False, None, WRITES, id="open"),
+        pytest.param(Mode.ENFORCE, False, OPENS, WAITS_FOR_WINDOW, id="window-closed"),
+        pytest.param(Mode.ENFORCE, True, None, WAITS_FOR_OPERATOR, id="paused"),
+        pytest.param(Mode.ENFORCE, True, OPENS, WAITS_FOR_OPERATOR, id="both"),
+        pytest.param(Mode.AUDIT, False, OPENS, WRITES, id="audit-while-closed"),
+        pytest.param(Mode.AUDIT, True, OPENS, WRITES, id="audit-while-paused"),
+    ],
+)
+def test_a_write_that_may_not_be_made_now_waits_with_its_change(
+    mode: Mode, paused: bool, opens: datetime | None, expected: Decision
+) -> None:
+    assigned = replace(assignment(mode=mode), window_opens=opens)
+
+    assert decide(Facts(cluster(), paused=paused), assigned, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "assigned"),
+    [
+        pytest.param({"security": PMK}, assignment(), id="as-asked"),
+        pytest.param({"state": "Updating"}, assignment(), id="busy"),
+        pytest.param({"power": "Stopped"}, assignment(), id="stopped"),
+        pytest.param({"kubernetes": "1.32.9"}, assignment(), id="too-old"),
+        pytest.param({}, assignment(exempt_because="x"), id="exempt"),
+        pytest.param({}, assignment(faults=("x",)), id="broken-policy"),
+        pytest.param({}, assignment(asked=key_target()), id="look-closer"),
+    ],
+)
+def test_what_is_no_write_is_not_held_back(said: dict[str, Any], assigned: Assignment) -> None:
+    free = decide(Facts(cluster(**said)), assigned, NOW)
+
+    held = decide(Facts(cluster(**said), paused=True), replace(assigned, window_opens=OPENS), NOW)
+
+    assert held == free
+    assert not would_write(held)
+
+
+def test_a_write_that_is_held_back_keeps_its_warnings() -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(vault=vault(purge_protection=False)), paused=True)
+
+    decision = decide(facts, assignment(asked=key_target()), NOW)
+
+    assert decision.reasons == (Reason.PAUSED, Reason.NOT_AS_ASKED, Reason.PURGE_PROTECTION_OFF)
+    assert would_write(decision)
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_is_held_back_is_held_back_as_long_as_it_takes(paused: bool) -> None:
+    assigned = replace(assignment(), window_opens=OPENS)
+    reason = Reason.PAUSED if paused else Reason.WINDOW_CLOSED
+    waited = waiting(reason=reason, since=NOW - timedelta(days=90))
+
+    assert decide(Facts(cluster(), waited, paused=paused), assigned, NOW).action is Action.WAIT
+
+
+def test_exactly_what_is_held_back_has_no_deadline() -> None:
+    assert frozenset({Reason.PAUSED, Reason.WINDOW_CLOSED}) == HELD_BACK
+    assert not HELD_BACK & DEADLINES.keys()
+
+
+@pytest.mark.parametrize("action", Action)
+def test_only_two_actions_change_something(action: Action) -> None:
+    assert changes_something(action) is (action in {Action.ENSURE, Action.WRITE})
+
+
 # waits
 
 
@@ -957,6 +1037,7 @@ NOBODY_MENDS = {
     Reason.GONE,
     Reason.THROTTLED,
     Reason.LIMIT_REACHED,
+    Reason.WINDOW_CLOSED,
 }
 """What is well, passes by itself, is mended by the app, or is only warned of."""
 
@@ -972,11 +1053,12 @@ def test_all_but_what_nobody_has_to_mend_says_how_to_mend_it() -> None:
 def test_deciding_twice_gives_the_same_and_leaves_its_inputs_unchanged() -> None:
     read = document(security={"azureKeyVaultKms": {"enabled": False}})
     facts = [
-        Facts(Cluster.read(read, read), waited, refused, found, set_back)
+        Facts(Cluster.read(read, read), waited, refused, found, set_back, paused)
         for waited in (None, waiting(), waiting(since=NOW - timedelta(days=1)))
         for refused in (None, refusal(), refusal(etag=OTHER_ETAG), refusal(reason=Reason.CONFLICT))
         for found in (None, prerequisites(), prerequisites(access=None))
         for set_back in ((), (NOW, NOW))
+        for paused in (False, True)
     ]
     asked = [keyed(), assignment(mode=Mode.AUDIT), assignment(exempt_because="x"), Assignment()]
     kept = copy.deepcopy((read, facts, asked))
@@ -1337,7 +1419,9 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
-    assert [field.name for field in fields(Facts)] == ["cluster", "waiting", "refusal", "prerequisites", "set_back"]
+    known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused"]
+
+    assert [field.name for field in fields(Facts)] == known
 
 
 # moves

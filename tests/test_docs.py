@@ -13,10 +13,27 @@ import pytest
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from local.scenario import SCENARIOS, ClusterEnd, Creation, Ends, Fleet, Rotation, Scenario, Step, Vault, Wait
+from local.scenario import (
+    SCENARIOS,
+    ClusterEnd,
+    Creation,
+    Ends,
+    Fleet,
+    Identity,
+    ResourceGroup,
+    Rotation,
+    Scenario,
+    Step,
+    Vault,
+    VaultEnd,
+    Wait,
+)
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
-from shared.policy.document import Exemption, Limits, Match, Policy, Target
+from shared.policy.__main__ import main
+from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
+from shared.policy.faults import keys_of
+from shared.policy.windows import Window
 from shared.reasons import Action, Reason, Subject, fix
 from shared.records import NoticeKind
 
@@ -82,10 +99,26 @@ def docstrings(name: str) -> dict[str, str]:
         ("Match", Match),
         ("An exemption", Exemption),
         ("Limits", Limits),
+        ("A window", Window),
+        ("Keys", Keys),
+        ("Legacy", Legacy),
     ],
 )
-def test_the_page_names_every_field_of_the_policy(heading: str, model: type[BaseModel]) -> None:
-    assert set(names(POLICY, heading)) == fields(model)
+def test_the_page_says_of_every_field_of_the_policy_what_the_schema_says(heading: str, model: type[BaseModel]) -> None:
+    expected = [(f"`{name}`", field.description) for name, field in keys_of(model).items()]
+
+    assert [(cells[0], cells[-1]) for cells in rows(POLICY, heading)] == expected
+
+
+def test_the_page_shows_what_the_check_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = blocks(POLICY, "yaml")[1]
+    said, broken, faults = blocks(POLICY, "text")
+    file = tmp_path / "policy.yaml"
+
+    file.write_text(sound, encoding="utf-8")
+    assert (main(["check", str(file)]), capsys.readouterr().out) == (0, said)
+    file.write_text(broken, encoding="utf-8")
+    assert (main(["check", str(file)]), capsys.readouterr().out) == (1, faults)
 
 
 def test_the_page_s_policies_have_no_faults() -> None:
@@ -98,8 +131,8 @@ def test_the_page_s_policies_have_no_faults() -> None:
 def test_the_page_s_second_policy_has_every_field() -> None:
     text = blocks(POLICY, "yaml")[1]
 
-    models = (Policy, Target, Match, Exemption, Limits)
-    missing = {field for model in models for field in fields(model) if not re.search(rf"\b{field}:", text)}
+    models = (Policy, Target, Match, Exemption, Limits, Window, Keys, Legacy)
+    missing = {field for model in models for field in keys_of(model) if not re.search(rf"\b{field}:", text)}
     assert missing == set()
 
 
@@ -174,7 +207,15 @@ def test_the_page_names_every_field_of_a_scenario(heading: str, model: type[Base
 
 @pytest.mark.parametrize(
     ("heading", "model"),
-    [("A step", Creation), ("A step", Rotation), ("A step", Wait), ("The ends", ClusterEnd)],
+    [
+        ("The file", ResourceGroup),
+        ("The file", Identity),
+        ("A step", Creation),
+        ("A step", Rotation),
+        ("A step", Wait),
+        ("The ends", ClusterEnd),
+        ("The ends", VaultEnd),
+    ],
 )
 def test_the_page_names_what_steps_and_ends_take(heading: str, model: type[BaseModel]) -> None:
     text = section(SCENARIOS_PAGE, heading)

@@ -18,6 +18,7 @@ from shared.events import (
     ClusterRequest,
     Event,
     KeyRequest,
+    PauseOrder,
     RunOrder,
     Scope,
     ShardRequest,
@@ -296,6 +297,7 @@ def test_no_text_raises_anything_but_malformed(text: str | bytes) -> None:
         KeyRequest.decode,
         lambda one: ClusterRequest.decode(one, "message-1"),
         lambda one: RunOrder.decode(one if isinstance(one, bytes) else one.encode(errors="replace")),
+        lambda one: PauseOrder.decode(one if isinstance(one, bytes) else one.encode(errors="replace")),
     ]
     for read in readers:
         with suppress(Malformed):
@@ -580,3 +582,37 @@ def test_an_order_is_read(body: bytes, expected: RunOrder) -> None:
 def test_an_order_that_can_not_be_read_says_what_to_change(body: bytes, hint: str) -> None:
     with pytest.raises(Malformed, match=hint):
         RunOrder.decode(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(b"{}", None, id="empty"),
+        pytest.param(b'{"reason": null}', None, id="no-reason"),
+        pytest.param(b'{"reason": "  "}', None, id="blanks"),
+        pytest.param(b'{"reason": " a freeze of all changes "}', "a freeze of all changes", id="a-reason"),
+        pytest.param('{"reason": "Umstellung, größer"}'.encode(), "Umstellung, größer", id="of-another-alphabet"),
+        pytest.param(json.dumps({"reason": "x" * 500}).encode(), "x" * 500, id="as-long-as-it-may-be"),
+    ],
+)
+def test_a_pause_is_read(body: bytes, reason: str | None) -> None:
+    assert PauseOrder.decode(body) == PauseOrder(reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        pytest.param(b"{", "not JSON", id="no-json"),
+        pytest.param(b"[]", "not a JSON object", id="a-list"),
+        pytest.param(b'{"why": "x"}', "unknown field 'why': a pause takes reason", id="unknown-field"),
+        pytest.param(b'{"reason": 1}', "reason is not text", id="a-number"),
+        pytest.param(json.dumps({"reason": "x" * 501}).encode(), "500 printable characters", id="too-long"),
+        pytest.param(b'{"reason": "x\\nlevel=error"}', "one line", id="a-line-break"),
+        pytest.param(b'{"reason": "\\ud800"}', "printable", id="half-a-character"),
+        pytest.param(b'{"reason": "\\u202e"}', "printable", id="what-turns-the-line-around"),
+    ],
+)
+def test_a_pause_that_can_not_be_read_says_what_to_change(body: bytes, hint: str) -> None:
+    with pytest.raises(Malformed, match=hint):
+        PauseOrder.decode(body)

@@ -833,15 +833,16 @@ async def test_what_is_lost_while_the_operation_runs_makes_it_fail_and_is_report
     assert (await keyed.record(cluster)).version == record.version
 
 
-async def test_a_private_vaults_permission_that_is_not_propagated_yet_fails_the_operation(
+async def test_a_private_vaults_permission_that_takes_longer_than_its_hour_fails_the_operation(
     keyed: Product, azure: Azure
 ) -> None:
-    azure.access.propagation = timedelta(minutes=20)
-    cluster = cluster_of(azure, vault_with_key(azure, **TRUSTED), granted=azure.clock.now())
+    azure.access.propagation = timedelta(hours=2)
+    now = azure.clock.now()
+    cluster = cluster_of(azure, vault_with_key(azure, **TRUSTED), granted=now - timedelta(minutes=61))
 
-    await keyed.look(cluster)
+    await keyed.look(cluster, now=now)
     azure.clock.advance(UPDATE)
-    await keyed.look_again(cluster, now=NOW + UPDATE)
+    await keyed.look_again(cluster, now=now + UPDATE)
 
     assert first_reason(await keyed.record(cluster)) is Reason.FAILED
     assert puts(azure, cluster) == 1

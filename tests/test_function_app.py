@@ -16,7 +16,7 @@ from local.processes import free_port
 from local.simulator import SUBSCRIPTION
 from local.simulator.activity import PERSON, PERSONAL_DATA
 from local.stage import provide
-from tests.e2e.app import App, app_on
+from tests.e2e.app import ENFORCE, App, app_on
 from tests.e2e.gateway import gateway_to
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ FUNCTIONS: dict[str, Json] = {
     "list_clusters": {"type": "httpTrigger", "methods": ["GET"], "route": "clusters"} | HTTP_KEY,
     "list_rotations": {"type": "httpTrigger", "methods": ["GET"], "route": "rotations"} | HTTP_KEY,
     "list_exemptions": {"type": "httpTrigger", "methods": ["GET"], "route": "exemptions"} | HTTP_KEY,
+    "get_enforcement": {"type": "httpTrigger", "methods": ["GET"], "route": "enforcement"} | HTTP_KEY,
+    "pause_enforcement": {"type": "httpTrigger", "methods": ["POST"], "route": "enforcement/pause"} | HTTP_KEY,
+    "resume_enforcement": {"type": "httpTrigger", "methods": ["POST"], "route": "enforcement/resume"} | HTTP_KEY,
     "health": {"type": "httpTrigger", "methods": ["GET"], "route": "health"} | HTTP_OPEN,
     "get_cluster": {
         "type": "httpTrigger",
@@ -430,7 +433,11 @@ def test_a_message_of_ours_that_ends_in_poison_is_recorded(app: App, azure: Azur
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/runs"), ("GET", "/api/runs/x"), ("GET", "/api/clusters"), ("GET", "/api/rotations")],
+    [
+        *(("POST", "/api/runs"), ("GET", "/api/runs/x"), ("GET", "/api/clusters"), ("GET", "/api/rotations")),
+        *(("GET", "/api/exemptions"), ("GET", "/api/enforcement")),
+        *(("POST", "/api/enforcement/pause"), ("POST", "/api/enforcement/resume")),
+    ],
 )
 def test_every_route_but_health_needs_a_key(app: App, method: str, path: str) -> None:
     answers = [app.host.call(method, path, key=key) for key in (None, "wrong", app.host.eventgrid_key)]
@@ -442,7 +449,40 @@ def test_health_needs_no_key(app: App) -> None:
     answer = app.host.call("GET", "/api/health")
 
     assert answer.status == 200
-    assert answer.json() == {"status": "ok", "policy": {"mode": "enforce", "faults": []}}
+    assert answer.json() == {
+        "status": "ok",
+        "storage": "ok",
+        "policy": {"mode": "enforce", "faults": []},
+        "enforcement": {"paused": False, "since": None, "by": None, "failures": 0},
+    }
+
+
+EXEMPTING = f"""{AUDIT}
+exemptions:
+  - {{match: {{names: [aks-old]}}, owner: team@example.com, reason: is retired in March, expires: 2199-03-31}}
+  - {{match: {{names: [aks-gone]}}, owner: team@example.com, reason: was retired, expires: 2020-03-31}}
+"""
+
+
+def test_the_exemptions_say_what_the_last_run_over_everything_found(start: Callable[..., App], azure: Azure) -> None:
+    app = start(policy=EXEMPTING)
+    azure.aks.add("aks-old")
+    tagged = azure.aks.add("aks-tagged", tags={"kms-enforcer": "off"})
+
+    before = app.get("/api/exemptions")
+    run = app.host.call("POST", "/api/runs", key=app.host.function_key).json()
+    app.wait_quiet()
+    after = app.get("/api/exemptions")
+
+    assert (before["asOf"], [one["matched"] for one in before["exemptions"]]) == (None, [None, None])
+    assert after["asOf"] == app.get(f"/api/runs/{run['id']}")["finishedAt"]
+    assert [(one["status"], one["used"], one["matched"]) for one in after["exemptions"]] == [
+        ("in-force", True, 1),
+        ("ended", False, 0),
+    ]
+    assert after["optOutTag"]["matched"] == 1
+    assert [one.lower() for one in after["optOutTag"]["clusters"]] == [tagged.id.lower()]
+    assert azure.journal.writes() == ()
 
 
 def token(value: Any) -> str:
@@ -461,6 +501,7 @@ def token(value: Any) -> str:
         pytest.param(f"/api/clusters?continuation={token([])}", "continuation", id="a token of another form"),
         pytest.param(f"/api/clusters?continuation={token('text')}", "continuation", id="a token of text"),
         pytest.param("/api/clusters?continuation=%C3%A9", "continuation", id="a token of another alphabet"),
+        pytest.param("/api/exemptions?top=1", "top", id="a parameter of another list"),
         pytest.param("/api/rotations?key=etcd", "key", id="bad key"),
         pytest.param("/api/rotations?key=https://evil.example/keys/etcd", "key", id="a key elsewhere"),
         pytest.param("/api/rotations?continuation=%7B%7D", "continuation", id="no token of rotations"),
@@ -607,6 +648,8 @@ def version_row(app: App, version: str) -> Json:
         pytest.param("GET", "/api/runs", 405, "POST", id="wrong-method"),
         pytest.param("DELETE", "/api/clusters", 405, "GET", id="nothing-is-deleted-here"),
         pytest.param("GET", "/api/clusters/a/b/c/resume", 405, "POST", id="wrong-method-with-parts"),
+        pytest.param("POST", "/api/enforcement", 405, "GET", id="state-is-only-read"),
+        pytest.param("GET", "/api/enforcement/resume", 405, "POST", id="reading-resumes-nothing"),
     ],
 )
 def test_an_unknown_path_or_method_is_told_what_there_is(
@@ -624,6 +667,64 @@ def test_every_path_that_is_told_of_is_there() -> None:
     routes = {(one["route"], one["methods"][0]) for one in FUNCTIONS.values() if len(one.get("methods", [])) == 1}
 
     assert told == routes
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        pytest.param(b"{", "JSON", id="no JSON"),
+        pytest.param(b"[" * 100_000, "JSON", id="too deep"),
+        pytest.param(b'{"why": "x"}', "why", id="unknown field"),
+        pytest.param(b'{"reason": {}}', "reason", id="no text"),
+        pytest.param(json.dumps({"reason": "x" * 501}).encode(), "500", id="too long"),
+    ],
+)
+def test_a_pause_that_cannot_be_read_gets_problem_details_and_pauses_nothing(app: App, body: bytes, wrong: str) -> None:
+    answer = app.host.call("POST", "/api/enforcement/pause", key=app.host.function_key, body=body)
+
+    assert_problem(answer, 400, wrong)
+    assert app.get("/api/enforcement")["paused"] is False
+
+
+def test_what_an_operator_pauses_waits_until_he_resumes(start: Callable[..., App], azure: Azure) -> None:
+    azure.aks.update_duration = timedelta(0)
+    cluster = azure.aks.add("aks-orders")
+    app = start(policy=ENFORCE)
+    free = app.get("/api/enforcement")
+
+    paused = app.host.call(
+        "POST", "/api/enforcement/pause", key=app.host.function_key, body={"reason": "a freeze until Monday"}
+    )
+    again = app.host.call("POST", "/api/enforcement/pause", key=app.host.function_key)
+    app.sweep()
+    app.wait_for_reason("paused", cluster)
+    health, shown = app.host.call("GET", "/api/health"), app.get("/api/enforcement")
+    writes = azure.journal.writes()
+    resumed = app.host.call("POST", "/api/enforcement/resume", key=app.host.function_key)
+    app.wait_for_reason("as-asked", cluster)
+    run = f"/api/runs/{resumed.json()['run']}"
+    app.wait_for(lambda: app.get(run)["status"] == "done", "the run that resuming starts")
+
+    assert free == {"paused": False, "since": None, "by": None, "why": None, "failures": []}
+    assert (paused.status, again.status, resumed.status) == (200, 200, 202)
+    assert shown == paused.json() == again.json()
+    assert (shown["paused"], shown["by"], shown["why"]) == (True, "operator", "a freeze until Monday")
+    assert (health.status, health.json()["status"]) == (200, "degraded")
+    assert b"freeze" not in health.body
+    assert writes == ()
+    assert resumed.json()["paused"] is False
+    assert app.get("/api/health")["status"] == "ok"
+
+
+def test_with_the_tables_away_health_says_so_within_seconds(start: Callable[..., App]) -> None:
+    app = start(settings={"AzureWebJobsStorage__tableServiceUri": f"https://127.0.0.1:{free_port()}/nobody"})
+
+    health = app.host.call("GET", "/api/health")
+    paused = app.host.call("POST", "/api/enforcement/pause", key=app.host.function_key)
+
+    assert health.status == 200
+    assert (health.json()["status"], health.json()["storage"]) == ("degraded", "unavailable")
+    assert_problem(paused, 503, "Unavailable")
 
 
 def test_a_cluster_that_nobody_knows_is_not_resumed_and_a_bad_id_is_told(app: App) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -339,6 +339,21 @@ def test_every_write_on_the_page_ends_as_asked(row: Row) -> None:
         again = judged(read, column, found_for(column))
 
         assert again == Decision(Action.NOTHING, (Reason.AS_ASKED,)), column
+
+
+@of_clusters
+def test_a_pause_holds_back_every_write_on_the_page_and_nothing_else(row: Row) -> None:
+    read = document_of(row.label)
+    cluster = Cluster.read(read, read)
+
+    for column in row.cells:
+        free = judged(read, column, found_for(column))
+        facts = Facts(cluster, prerequisites=found_for(column), paused=True)
+        held = decide(facts, assignment_of(column, cluster), NOW)
+
+        if free.action is Action.WRITE:
+            free = replace(free, action=Action.WAIT, reasons=(Reason.PAUSED, *free.reasons))
+        assert held == free, column
 
 
 @of_findings

@@ -16,7 +16,7 @@ from shared.keys import KeyId, KeyVersion
 from shared.ledger import TABLES, Ledger, TooLarge
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, Record, Rotation, Settlement
+from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -158,6 +158,19 @@ async def test_settling_keeps_what_was_there_before_and_gives_the_slots_back(app
     assert await app.slots_held() == []
 
 
+async def test_the_state_of_enforcement_comes_back_as_it_was_written_however_much_it_holds(ledger: Ledger) -> None:
+    longest = ClusterId(SUBSCRIPTION, "g" * 90, "n" * 63)
+    state = Enforcement(paused_since=NOW, paused_by="operator", why="a freeze", told=True)
+    for number in range(100):
+        failed = f"{number:032d}"
+        state = state.after_settling(failed, longest, Settlement.FAILED, stop_after=3, now=NOW)
+
+    written = await ledger.change_enforcement(lambda _none: state)
+
+    assert await ledger.enforcement() == written == replace(state, version=written.version)
+    assert len(written.failures) == 100
+
+
 async def test_a_rotation_is_logged_once_and_keeps_its_first_detection(ledger: Ledger) -> None:
     key = KeyId("kv-kms-weu", "etcd")
     rotation = Rotation(key, KeyVersion("0" * 32, created=NOW), Detection.SWEEP, NOW)
@@ -214,3 +227,36 @@ def test_every_table_is_made_by_the_deployment() -> None:
     from local.stage import TABLES as MADE
 
     assert set(MADE) == set(TABLES)
+
+
+# runs
+
+
+async def test_what_exemptions_matched_comes_back_with_its_shard(ledger: Ledger) -> None:
+    shard = Shard(SUBSCRIPTION, NOW, 3, 0, {}, exempted={"tag": Matched(2, (CLUSTER,)), "0123456789ab": Matched(0)})
+
+    await ledger.start_run(Run("sweep-1", "timer", NOW, None, shards=1))
+    await ledger.finish_shard("sweep-1", shard)
+
+    found = await ledger.run("sweep-1")
+    assert found is not None
+    assert found[1] == (shard,)
+
+
+async def test_as_many_exemptions_as_a_policy_may_have_fit_a_row(ledger: Ledger) -> None:
+    """Every one is counted; clusters are named as far as there is room."""
+    clusters = tuple(ClusterId(SUBSCRIPTION, "g" * 90, f"{number:063d}") for number in range(10))
+    exempted = {f"{number:012x}": Matched(5000, clusters) for number in range(1000)}
+    shard = Shard(SUBSCRIPTION, NOW, 5000, 0, {}, exempted=exempted)
+
+    await ledger.start_run(Run("sweep-1", "timer", NOW, None, shards=1))
+    await ledger.finish_shard("sweep-1", shard)
+
+    found = await ledger.run("sweep-1")
+    assert found is not None
+    (read,) = found[1]
+    assert {matched.count for matched in read.exempted.values()} == {5000}
+    assert len(read.exempted) == 1000
+    named = [matched.clusters for matched in read.exempted.values() if matched.clusters]
+    assert named
+    assert set(named) == {clusters}

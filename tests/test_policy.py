@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]  # it ships no types
 
 from shared.clusters import KeyManagement
 from shared.keys import VaultId
-from shared.policy import OWN, Assignment, Limits, Mode, NetworkAccess, PolicyInForce, Target
+from shared.policy import (
+    OPT_OUT,
+    OWN,
+    Assignment,
+    ExemptionStatus,
+    Keys,
+    Legacy,
+    LegacyRotation,
+    Limits,
+    Mode,
+    NetworkAccess,
+    Policy,
+    PolicyInForce,
+    Preparing,
+    SecondRole,
+    Target,
+)
+from shared.policy.__main__ import main
+from shared.policy.document import MOST_FAULTS
+from shared.policy.reading import MOST_CHARACTERS, MOST_VALUES
 from tests.builders import (
     ENFORCING_POLICY,
     IDENTITY_ID,
@@ -30,7 +55,11 @@ from tests.builders import (
 )
 
 VAULTS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults"
-SHIPPED = Path(__file__).parent.parent / "kms-policy.yaml"
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "kms-policy.yaml"
+EXAMPLE = ROOT / "docs" / "fleet.policy.example.yaml"
+SCHEMA = ROOT / "docs" / "kms-policy.schema.json"
+DAY = timedelta(days=1)
 FULL_DOCUMENT = f"""
 version: 1
 mode: enforce
@@ -58,7 +87,10 @@ targets:
 optOutTag: leave-me
 exemptions:
   - {{match: {{names: [aks-old]}}, owner: team@example.com, reason: legacy app, expires: 2027-03-31}}
-limits: {{concurrentUpdates: 7, concurrentUpdatesPerSubscription: 3}}
+limits: {{concurrentUpdates: 7, concurrentUpdatesPerSubscription: 3, stopAfterFailures: 4}}
+windows: [{{days: [mon, sun], from: "22:00", to: "04:00", timezone: Europe/Amsterdam}}]
+keys: {{warnBeforeExpiryDays: 14, maxAgeDays: 90, adoptionHours: 24}}
+legacy: {{rotation: update-and-reencrypt}}
 """
 
 
@@ -80,7 +112,16 @@ def test_the_smallest_document_is_safe() -> None:
     smallest = policy(SMALLEST_POLICY)
 
     assert smallest.mode is Mode.AUDIT
-    assert (smallest.limits.concurrent_updates, smallest.limits.concurrent_updates_per_subscription) == (5, 2)
+    assert smallest.limits.model_dump() == {
+        "concurrent_updates": 5,
+        "concurrent_updates_per_subscription": 2,
+        "stop_after_failures": 3,
+    }
+    assert smallest.keys.model_dump() == {"warn_before_expiry_days": 30, "max_age_days": 400, "adoption_hours": 6}
+    assert smallest.legacy.rotation is LegacyRotation.REPORT
+    assert smallest.policy is not None
+    assert smallest.policy.windows == []
+    assert smallest.policy.targets[0].prerequisites is Preparing.CHECK
 
 
 def test_all_of_the_document_is_read() -> None:
@@ -94,6 +135,12 @@ def test_all_of_the_document_is_read() -> None:
     assert (full.targets[1].key, full.targets[1].network_access) == ("etcd", NetworkAccess.PRIVATE)
     assert (full.targets[1].identity, full.targets[1].allow_identity_change) == (IDENTITY_ID, True)
     assert (full.limits.concurrent_updates, full.limits.concurrent_updates_per_subscription) == (7, 3)
+    assert full.limits.stop_after_failures == 4
+    assert [(one.days, one.opens, one.closes, one.timezone) for one in full.windows] == [
+        (["mon", "sun"], "22:00", "04:00", "Europe/Amsterdam")
+    ]
+    assert (full.keys.warn_before_expiry_days, full.keys.max_age_days, full.keys.adoption_hours) == (14, 90, 24)
+    assert full.legacy.rotation is LegacyRotation.UPDATE_AND_REENCRYPT
     assert full.opt_out_tag == "leave-me"
     assert full.exemptions[0].owner == "team@example.com"
 
@@ -174,10 +221,147 @@ def test_a_broken_document_names_its_fault(text: str, fault: str) -> None:
     assert any(fault in one for one in broken.faults), broken.faults
 
 
-def test_every_fault_is_named_at_once() -> None:
-    broken = PolicyInForce.read("version: 2\nmood: audit\ntargets: []\nlimits: {concurrentUpdates: 0}")
+EVERY_KIND = """\
+version: 2
+mood: audit
+mode: enforce
+mode: enforce
+stopAfterFailures: 3
+targets:
+  - name: 1
+    match: {regions: [], tags: {on: x}, subscriptions: [production]}
+    keyManagement: customer-managed
+    vault: kv-kms
+    prerequisites: enshure
+    migrate: "yes"
+limits: {concurrentUpdates: 0, stopAfterFailures: 101}
+windows:
+  - {days: [mon, no], from: 16:00, to: "17:00", timezone: Europe/Amsterdm}
+exemptions:
+  - {match: , owner: [], reason: 5, expires: 2027-03-31T12:00:00}
+keys: {adoptionHours: 5, maxAgeDays: 30.5}
+legacy: {rotation: updated}
+zzz: 1
+"""
 
-    assert len(broken.faults) == 4
+
+def test_every_fault_is_named_at_once_with_its_path_and_what_to_write() -> None:
+    found = PolicyInForce.read(EVERY_KIND).faults
+
+    assert found == (
+        "mode: stands twice in the mapping of line 1: keep one of them",
+        "the document: mode: enforce needs acceptIrreversible: true, since the new experience can't be turned off "
+        "again",
+        "version: 2 is not served: write 1",
+        "targets.0: keyManagement: customer-managed needs vault (its resource id) and key (its name)",
+        'targets.0.name: 1 is no text: write it in quotes; for example `name: "payments"`',
+        "targets.0.match.subscriptions.0: not a subscription id: 'production': write its id, or a pattern with * or ?",
+        'targets.0.match.regions: must not be empty; for example `regions: ["westeurope"]`',
+        "targets.0.match.tags.1: a key must be text: write it in quotes; on, off, yes and no are no text without",
+        "targets.0.vault: not the resource id of a key vault: 'kv-kms'; it is like "
+        "/subscriptions/.../resourceGroups/.../providers/Microsoft.KeyVault/vaults/...",
+        "targets.0.prerequisites: 'enshure' is not one of check, ensure; did you mean ensure?",
+        "targets.0.migrate: 'yes' is neither true nor false: write one of these, without quotes; "
+        "for example `migrate: true`",
+        "exemptions.0.match: nothing is no mapping: write `name: value` pairs; "
+        'for example `match: {"names": ["aks-old"]}`',
+        'exemptions.0.owner: a list is no text: write one; for example `owner: "team@example.com"`',
+        'exemptions.0.reason: 5 is no text: write it in quotes; for example `reason: "is retired in March"`',
+        "exemptions.0.expires: 2027-03-31T12:00:00 names no time zone: write 2027-03-31T12:00:00Z for UTC",
+        "limits.concurrentUpdates: 0 is too little: write 1 or more; for example `concurrentUpdates: 5`",
+        "limits.stopAfterFailures: 101 is too much: write 100 or less; for example `stopAfterFailures: 3`",
+        "windows.0.days.1: false is not one of mon, tue, wed, thu, fri, sat, sun; YAML reads yes, no, on and off "
+        "without quotes as true or false: write them in quotes",
+        'windows.0.from: YAML reads 16:00 without quotes as the number 960: write "16:00", in quotes',
+        "windows.0.timezone: 'Europe/Amsterdm' is not a time zone of the IANA database; did you mean Europe/Amsterdam?",
+        "keys.maxAgeDays: 30.5 is no whole number: write one, without quotes; for example `maxAgeDays: 400`",
+        "keys.adoptionHours: 5 is too little: write 6 or more; for example `adoptionHours: 6`",
+        "legacy.rotation: 'updated' is not one of report, update, update-and-reencrypt; did you mean update?",
+        "mood: unknown key; did you mean mode?",
+        "stopAfterFailures: unknown key; it belongs under limits",
+        "zzz: unknown key; known here are version, mode, acceptIrreversible, targets, optOutTag, exemptions, limits, "
+        "windows, keys, legacy",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        pytest.param("a: !!int foo", "tags like tag:yaml.org,2002:int are not served", id="a-tag-that-fits-nothing"),
+        pytest.param("a: !!python/object/new:os.system [x]", "are not served", id="a-tag-that-runs-code"),
+        pytest.param("a: &a [*a]", "stands within what it stands for", id="an-alias-of-itself"),
+        pytest.param("a: *b", "undefined alias", id="an-alias-of-nothing"),
+        pytest.param("--- 1\n--- 2", "a single document", id="two-documents"),
+        pytest.param("? {a: b}\n: c", "unhashable key", id="a-mapping-for-a-key"),
+        pytest.param("a:\n\tb: 1", "not with tabs", id="a-tab"),
+        pytest.param(f"1: 2\n{SMALLEST_POLICY}", "1: a key must be text", id="a-number-for-a-key"),
+        pytest.param(f"~: 2\n{SMALLEST_POLICY}", "a key must be text", id="nothing-for-a-key"),
+        pytest.param(f"mode: \ud800\n{SMALLEST_POLICY}", "not YAML", id="half-a-character"),
+        pytest.param(f"mode: {'9' * 5000}\n{SMALLEST_POLICY}", "not YAML", id="more-digits-than-python-reads"),
+        pytest.param(f"mode: {'x' * 5000}\n{SMALLEST_POLICY}", "xxx...' is not one of audit", id="a-long-value"),
+        pytest.param(f"{'x' * 900}: 1\n{SMALLEST_POLICY}", "xxx: unknown key", id="a-long-key"),
+        pytest.param("x" * (MOST_CHARACTERS + 1), f"write {MOST_CHARACTERS} at most", id="too-long"),
+        pytest.param("- " * 300_000, "levels deep", id="too-deep-by-lines"),
+        pytest.param("{a: " * 100_000, "levels deep", id="too-deep-by-brackets"),
+        pytest.param("- 1\n" * (MOST_VALUES + 1), f"more than {MOST_VALUES} values", id="too-many-values"),
+    ],
+)
+def test_a_hostile_document_gets_a_clear_fault(text: str, fault: str) -> None:
+    broken = PolicyInForce.read(text)
+
+    assert broken.policy is None
+    assert any(fault in one for one in broken.faults), broken.faults
+    assert max(map(len, broken.faults)) < 1000
+
+
+def test_aliases_that_multiply_are_a_fault_and_cost_nothing() -> None:
+    bomb = "a: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"b{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 20)
+    )
+
+    assert PolicyInForce.read(bomb).faults == (f"line 6: the document holds more than {MOST_VALUES} values",)
+
+
+def test_an_alias_and_a_merge_are_read_as_what_they_stand_for() -> None:
+    in_force = policy(
+        "version: 1\ntargets:\n"
+        "  - &base {name: first, match: &ours {names: ['aks-*']}, keyManagement: platform-managed}\n"
+        "  - {<<: *base, name: second, match: *ours}\n"
+    )
+
+    assert in_force.policy is not None
+    assert [(one.name, one.match.names) for one in in_force.policy.targets] == [
+        ("first", ["aks-*"]),
+        ("second", ["aks-*"]),
+    ]
+
+
+def test_a_key_that_stands_twice_is_named_wherever_it_stands() -> None:
+    broken = PolicyInForce.read(f"{SMALLEST_POLICY}    match: {{names: [a], names: [b], tags: {{e: x, e: y}}}}")
+
+    assert [fault.partition(":")[0] for fault in broken.faults] == [
+        "targets.0.match.names",
+        "targets.0.match.tags.e",
+    ]
+
+
+def test_ten_thousand_targets_are_read() -> None:
+    targets = "".join(
+        f"  - {{match: {{names: ['aks-{n}']}}, keyManagement: platform-managed}}\n" for n in range(10_000)
+    )
+
+    in_force = policy(f"version: 1\ntargets:\n{targets}")
+
+    assert in_force.policy is not None
+    assert len(in_force.policy.targets) == 10_000
+
+
+def test_more_faults_than_anybody_reads_are_counted() -> None:
+    unknown = "\n".join(f"k{number}: 1" for number in range(5000))
+
+    found = PolicyInForce.read(f"{SMALLEST_POLICY}{unknown}").faults
+
+    assert (len(found), found[-1]) == (MOST_FAULTS + 1, "and 4000 more: mend these first")
 
 
 @PROPERTY
@@ -188,8 +372,35 @@ def test_reading_a_document_never_raises(text: str) -> None:
     assert in_force.policy is not None or in_force.faults
 
 
-def test_a_document_that_is_too_deep_is_a_fault() -> None:
-    assert PolicyInForce.read("[" * 5000).faults
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.datetimes()
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3), max_leaves=6
+)
+
+
+@PROPERTY
+@given(st.data())
+def test_reading_a_document_with_one_value_changed_never_raises(data: st.DataObject) -> None:
+    document = yaml.safe_load(FULL_DOCUMENT)
+    place = document
+    while isinstance(place, dict | list) and place:
+        key = data.draw(st.sampled_from(range(len(place)) if isinstance(place, list) else list(place)))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            place[key] = data.draw(ANYTHING)
+            break
+        place = place[key]
+
+    in_force = PolicyInForce.read(yaml.safe_dump(document, allow_unicode=True))
+
+    assert (in_force.policy is not None) is (in_force.faults == ())
+
+
+@PROPERTY
+@given(st.integers(0, len(FULL_DOCUMENT)), st.integers(0, 20), st.text(max_size=5) | st.sampled_from("-:[]{}&*!\t\x00"))
+def test_reading_a_document_with_some_text_changed_never_raises(start: int, length: int, text: str) -> None:
+    in_force = PolicyInForce.read(FULL_DOCUMENT[:start] + text + FULL_DOCUMENT[start + length :])
+
+    assert (in_force.policy is not None) is (in_force.faults == ())
 
 
 def test_a_broken_document_writes_nothing() -> None:
@@ -217,6 +428,12 @@ def test_a_broken_document_writes_nothing() -> None:
         pytest.param("{resourceGroups: [apps]}", False, id="a-part-of-a-name-is-no-match"),
         pytest.param("{regions: [WestEurope]}", True, id="region"),
         pytest.param("{regions: [northeurope]}", False, id="another-region"),
+        pytest.param("{regions: [West Europe]}", True, id="region-as-the-portal-shows-it"),
+        pytest.param("{regions: ['*europe']}", True, id="region-by-pattern"),
+        pytest.param(f"{{subscriptions: [{SUBSCRIPTION.upper()}]}}", True, id="subscription-in-another-casing"),
+        pytest.param("{subscriptions: ['00000000-*']}", True, id="subscription-by-pattern"),
+        pytest.param("{tags: {odd: '[x]'}}", True, id="a-bracket-is-a-bracket"),
+        pytest.param("{tags: {env: '[p]rod'}}", False, id="brackets-hold-no-choices"),
         pytest.param("{names: ['aks-?']}", True, id="one-character"),
         pytest.param("{names: ['aks-??']}", False, id="one-character-too-many"),
         pytest.param("{tags: {env: prod}}", True, id="tag"),
@@ -230,7 +447,7 @@ def test_a_broken_document_writes_nothing() -> None:
 def test_a_target_matches_by_every_field_that_is_given(match: str, matches: bool) -> None:
     in_force = policy(f"version: 1\ntargets:\n  - keyManagement: platform-managed\n    match: {match}")
 
-    assigned = in_force.assignment(cluster(tags={"Env": "prod"}), NOW)
+    assigned = in_force.assignment(cluster(tags={"Env": "prod", "odd": "[x]"}), NOW)
 
     assert (assigned.target is not None) is matches
 
@@ -334,6 +551,7 @@ def test_a_target_that_does_not_fit_its_key_names_its_fault(said: dict[str, obje
         pytest.param({"key": "etcd"}, id="key"),
         pytest.param({"networkAccess": "public"}, id="network-access"),
         pytest.param({"identity": IDENTITY_ID}, id="identity"),
+        pytest.param({"prerequisites": "ensure"}, id="prerequisites"),
     ],
 )
 def test_what_belongs_to_a_key_of_ones_own_is_a_fault_beside_a_platform_managed_one(said: dict[str, object]) -> None:
@@ -483,6 +701,103 @@ def test_an_exemption_says_who_and_why_and_until_when() -> None:
     assert assigned.exempt_because == "legacy app (team@example.com, until 2027-03-31)"
 
 
+UNTIL_NOON = f"""
+{ENFORCING_POLICY}
+exemptions:
+  - {{match: {{}}, owner: team@example.com, reason: moves, expires: 2027-03-31T12:00:00+02:00}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "exempt"),
+    [pytest.param(-1, True, id="just-before"), pytest.param(0, False, id="at"), pytest.param(1, False, id="after")],
+)
+def test_an_exemption_ends_at_the_second_of_its_moment(seconds: int, exempt: bool) -> None:
+    ten_o_clock = datetime(2027, 3, 31, 10, tzinfo=UTC)
+
+    assigned = policy(UNTIL_NOON).assignment(cluster(), ten_o_clock + seconds * SECOND)
+
+    assert (assigned.exemption is not None) is exempt
+    assert assigned.exempt_because == ("moves (team@example.com, until 2027-03-31T12:00:00+02:00)" if exempt else None)
+
+
+@pytest.mark.parametrize("expires", ["9999-12-31", "9999-12-31T23:59:59-12:00", "0001-01-01", "0001-01-01T00:00:00Z"])
+def test_an_exemption_may_end_at_the_ends_of_time(expires: str) -> None:
+    in_force = policy(f"{ENFORCING_POLICY}exemptions: [{{match: {{}}, owner: a, reason: b, expires: {expires}}}]")
+
+    assigned = in_force.assignment(cluster(), NOW)
+
+    assert (assigned.exemption is not None) is expires.startswith("9")
+
+
+@pytest.mark.parametrize(
+    ("now", "status"),
+    [
+        pytest.param(NOW, ExemptionStatus.IN_FORCE, id="long-before"),
+        pytest.param(END_OF_LAST_DAY - 15 * DAY - SECOND, ExemptionStatus.IN_FORCE, id="just-more-than-15-days"),
+        pytest.param(END_OF_LAST_DAY - 15 * DAY, ExemptionStatus.ENDING, id="exactly-15-days"),
+        pytest.param(END_OF_LAST_DAY - SECOND, ExemptionStatus.ENDING, id="its-last-second"),
+        pytest.param(END_OF_LAST_DAY, ExemptionStatus.ENDED, id="over"),
+    ],
+)
+def test_an_exemption_is_ending_fifteen_days_before_it_ends(now: datetime, status: ExemptionStatus) -> None:
+    document = policy(FULL_DOCUMENT).policy
+    assert document is not None
+
+    assert document.exemptions[0].status(now) is status
+
+
+def exemption_id(text: str) -> str:
+    document = policy(f"{SMALLEST_POLICY}exemptions: [{{{text}}}]").policy
+    assert document is not None
+    return document.exemptions[0].id
+
+
+def test_an_exemption_s_id_stays_as_long_as_it_says_the_same() -> None:
+    plain = exemption_id("match: {names: [a], regions: [b]}, owner: o, reason: r, expires: 2027-03-31")
+    otherwise = exemption_id("expires: '2027-03-31', reason: 'r', owner: \"o\", match: {regions: [b], names: [a]}")
+    other = exemption_id("match: {names: [a], regions: [b]}, owner: o, reason: r, expires: 2027-04-01")
+
+    assert re.fullmatch("[0-9a-f]{12}", plain)
+    assert plain == otherwise
+    assert plain != other
+    assert plain == "c26ec5f44592", "a row of the last sweep names it"
+
+
+def test_an_assignment_names_the_exemption_and_the_tag_comes_first() -> None:
+    in_force = policy(FULL_DOCUMENT)
+    document = in_force.policy
+    assert document is not None
+    old = cluster().resource_id.replace("aks-1", "aks-old")
+
+    plain = in_force.assignment(cluster(cluster_id=old), NOW)
+    tagged = in_force.assignment(cluster(cluster_id=old, tags={"leave-me": "off"}), NOW)
+
+    assert plain.exemption == document.exemptions[0].id
+    assert tagged.exemption == OPT_OUT
+    assert in_force.assignment(cluster(), NOW).exemption is None
+    assert tuple(in_force.exemptions_of(cluster(cluster_id=old, tags={"leave-me": "off"}))) == (
+        OPT_OUT,
+        document.exemptions[0].id,
+    )
+    assert in_force.exemption_ids() == (OPT_OUT, document.exemptions[0].id)
+
+
+def test_a_broken_document_exempts_nobody_and_asks_for_the_least() -> None:
+    broken = PolicyInForce.read("")
+
+    assert (tuple(broken.exemptions_of(cluster())), broken.exemption_ids()) == ((), ())
+    assert (broken.keys, broken.legacy) == (Keys(), Legacy())
+
+
+@pytest.mark.parametrize("text", [SMALLEST_POLICY, "", f"{SMALLEST_POLICY}    match: {{names: [other]}}"])
+def test_an_assignment_carries_the_second_role(text: str) -> None:
+    in_force = PolicyInForce.read(text, SecondRole.CONTRIBUTOR)
+
+    assert in_force.assignment(cluster(), NOW).second_role is SecondRole.CONTRIBUTOR
+    assert PolicyInForce.read(text).assignment(cluster(), NOW).second_role is SecondRole.READER
+
+
 def test_an_exemption_leaves_other_clusters_to_the_policy() -> None:
     assert policy(FULL_DOCUMENT).assignment(cluster(), NOW).exempt_because is None
 
@@ -496,3 +811,168 @@ def test_an_assignment_is_the_same_twice_and_leaves_the_policy_unchanged() -> No
     assert once == twice
     assert in_force.policy is not None
     assert in_force.policy.model_dump_json() == kept
+
+
+# the commands
+
+
+def test_check_says_of_each_target_what_it_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(FULL_DOCUMENT, encoding="utf-8")
+
+    status = main(["check", str(file)])
+
+    assert status == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1. payments: clusters named aks-*, in resource group rg-pay-*, in westeurope, "
+        f"in subscription {SUBSCRIPTION}, tagged env=prod: platform-managed keys; audited, nothing is changed",
+        f"2. secrets: clusters named secret-*: customer-managed key etcd in {VAULTS}/kv-{{region}}, "
+        f"closed but for trusted services, used by identity {IDENTITY_ID}; a system-assigned identity is changed; "
+        "enforced",
+        "3. default: every cluster: platform-managed keys; enforced",
+    ]
+
+
+def test_check_names_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(EVERY_KIND, encoding="utf-8")
+
+    status = main(["check", str(file)])
+
+    assert status == 1
+    assert capsys.readouterr().out.splitlines() == list(PolicyInForce.read(EVERY_KIND).faults)
+
+
+def test_check_says_what_a_target_may_do_besides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    allowed = {"prerequisites": "ensure", "migrate": True, "allowUnconfirmed": True, "networkAccess": "public"}
+    file.write_text(json.dumps({"version": 1, "targets": [KEYED | allowed]}), encoding="utf-8")
+
+    status = main(["check", str(file)])
+
+    assert status == 0
+    assert capsys.readouterr().out.endswith(
+        "open to all networks, used by the cluster's own identity; what vault, key and roles lack is made; what is "
+        "encrypted otherwise is moved; moves that no document confirms are made; audited, nothing is changed\n"
+    )
+
+
+def test_check_of_what_is_no_text_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(SMALLEST_POLICY.encode("utf-16"))
+
+    assert main(["check", str(file)]) == 1
+    assert "not UTF-8, at byte 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "."], ids=["a-missing-file", "a-folder"])
+def test_check_of_no_file_says_so(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / name)]) == 2
+    assert "can't be read: " in capsys.readouterr().err
+
+
+def test_the_commands_run_as_a_module() -> None:
+    ran = subprocess.run(  # noqa: S603  this Python
+        [sys.executable, "-m", "shared.policy", "check", str(SHIPPED)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "1. default: every cluster: platform-managed keys; audited, nothing is changed\n"
+
+
+# the schema
+
+
+def test_the_schema_in_the_docs_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+
+    assert capsys.readouterr().out == SCHEMA.read_text(encoding="utf-8")
+
+
+def schema_faults(document: Any) -> list[str]:
+    """What an editor says of a document; dates are text to it."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    as_json = json.loads(json.dumps(document, default=str))
+    validator = Draft202012Validator(schema, format_checker=FormatChecker())
+    return [error.message for error in validator.iter_errors(as_json)]
+
+
+@pytest.mark.parametrize("file", [SHIPPED, EXAMPLE], ids=lambda file: str(file.name))
+def test_a_document_that_is_shipped_names_the_schema_and_fits_it(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+
+    assert schema_faults(yaml.safe_load(text)) == []
+    assert PolicyInForce.read(text).faults == ()
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
+    assert named is not None
+    assert (file.parent / named[1]).resolve() == SCHEMA.resolve()
+
+
+def test_the_whole_document_fits_the_schema() -> None:
+    assert schema_faults(yaml.safe_load(FULL_DOCUMENT)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"mood: audit\n{SMALLEST_POLICY}", id="a-misspelt-key"),
+        pytest.param(f"{SMALLEST_POLICY}    match: {{resourceGroup: [a]}}", id="a-misspelt-key-below"),
+        pytest.param(f"{SMALLEST_POLICY}    match: {{names: []}}", id="an-empty-list"),
+        pytest.param(SMALLEST_POLICY.replace("platform", "customer"), id="no-vault-and-key"),
+        pytest.param(f"mode: enforce\n{SMALLEST_POLICY}", id="not-accepted"),
+        pytest.param(f"limits: {{stopAfterFailures: 0}}\n{SMALLEST_POLICY}", id="too-little"),
+        pytest.param(
+            f"windows: [{{days: [mon], from: 16:00, to: '17:00', timezone: UTC}}]\n{SMALLEST_POLICY}", id="960"
+        ),
+        pytest.param(f"legacy: {{rotation: never}}\n{SMALLEST_POLICY}", id="another-word"),
+        pytest.param(
+            f"{SMALLEST_POLICY}exemptions: [{{match: {{}}, owner: a, reason: b, expires: soon}}]", id="no-date"
+        ),
+    ],
+)
+def test_what_is_a_fault_to_the_app_is_one_to_an_editor(text: str) -> None:
+    assert PolicyInForce.read(text).faults
+    assert schema_faults(yaml.safe_load(text))
+
+
+def test_every_field_of_the_schema_says_what_it_means() -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    parts = {f"#/$defs/{name}": part for name, part in schema["$defs"].items()}
+
+    silent = [
+        name
+        for part in [schema, *parts.values()]
+        for name, said in part.get("properties", {}).items()
+        if not ("description" in said or parts[said["$ref"]]["description"])
+    ]
+
+    assert silent == []
+
+
+def test_every_example_of_the_schema_fits_its_field() -> None:
+    """A fault that quotes one tells what to write: it must be no fault itself."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    fields = [
+        (said, example)
+        for part in [schema, *schema["$defs"].values()]
+        for said in part.get("properties", {}).values()
+        for example in said["examples"]
+    ]
+
+    wrong = [
+        example
+        for said, example in fields
+        if not Draft202012Validator(said | {"$defs": schema["$defs"]}).is_valid(example)
+    ]
+
+    assert len(fields) > 30
+    assert wrong == []
+
+
+def test_the_schema_is_made_anew_each_time() -> None:
+    assert Policy.schema_document() == Policy.schema_document()

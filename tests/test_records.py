@@ -17,18 +17,22 @@ from shared.policy import Assignment, Mode
 from shared.reasons import Action, Fix, Reason, Subject, fix
 from shared.records import (
     OVERDUE_AFTER,
+    STOP_AFTER_FAILURES,
     Claim,
     Detection,
+    Enforcement,
     KnownKey,
     NoticeKind,
     Record,
     Rotation,
     Settlement,
     detected,
+    is_held_back,
     is_overdue,
     is_pending,
     is_stale,
     notice_of,
+    notice_of_pause,
     notice_of_risk,
     notice_of_rotation,
     settlement_of_change,
@@ -827,3 +831,122 @@ def test_what_a_sweep_finds_names_no_event() -> None:
     (found,) = detected(known(), (key_version(),), None, "event-1", NOW)
 
     assert (found.how, found.event_id, found.fanned_out_at) == (Detection.SWEEP, None, None)
+
+
+# failures in a row
+
+
+def settled(*ends: tuple[str, Settlement], state: Enforcement | None = None, stop_after: int = 3) -> Enforcement:
+    """What becomes of the state when these claims are settled, one after another."""
+    state = state or Enforcement()
+    for intent, what in ends:
+        state = state.after_settling(intent, CLUSTER_ID, what, stop_after=stop_after, now=NOW)
+    return state
+
+
+ONE, TWO, THREE = ((intent, Settlement.FAILED) for intent in ("one", "two", "three"))
+
+
+def intents(state: Enforcement) -> list[str]:
+    return [failure.intent for failure in state.failures]
+
+
+def test_so_many_failures_in_a_row_pause() -> None:
+    two, three = settled(ONE, TWO), settled(ONE, TWO, THREE)
+
+    assert not two.paused
+    assert three.paused
+    assert (three.paused_since, three.paused_by, three.told) == (NOW, STOP_AFTER_FAILURES, False)
+    assert three.why == "updates that failed in a row: rg-apps/aks-1, rg-apps/aks-1, rg-apps/aks-1"
+
+
+def test_one_failure_pauses_where_the_policy_says_one() -> None:
+    assert settled(ONE, stop_after=1).paused
+
+
+def test_a_success_in_between_begins_anew() -> None:
+    state = settled(ONE, TWO, ("good", Settlement.DONE), THREE)
+
+    assert not state.paused
+    assert intents(state) == ["three"]
+
+
+@pytest.mark.parametrize("what", [Settlement.REFUSED, Settlement.WITHDRAWN, Settlement.GONE])
+def test_what_neither_failed_nor_succeeded_does_not_count(what: Settlement) -> None:
+    before = settled(ONE, TWO)
+
+    assert settled(("other", what), state=before) == before
+
+
+@pytest.mark.parametrize(
+    ("ends", "left"),
+    [
+        pytest.param([ONE, ONE, ONE], ["one"], id="a-failure-three-times"),
+        pytest.param([ONE, ("good", Settlement.DONE), ONE], [], id="a-failure-again-after-a-success"),
+        pytest.param(
+            [ONE, ("good", Settlement.DONE), TWO, ("good", Settlement.DONE)],
+            ["two"],
+            id="a-success-again-after-failure",
+        ),
+    ],
+)
+def test_a_settlement_that_is_repeated_counts_once(ends: list[tuple[str, Settlement]], left: list[str]) -> None:
+    assert intents(settled(*ends)) == left
+
+
+def test_a_success_that_no_failure_came_before_changes_nothing() -> None:
+    assert settled(("good", Settlement.DONE)) == Enforcement()
+
+
+def test_who_paused_first_and_why_stays_and_later_failures_are_kept() -> None:
+    paused = Enforcement().after_pausing(by="operator", why="a freeze", now=NOW)
+
+    state = settled(ONE, TWO, THREE, state=paused).after_pausing(by="another", why=None, now=NOW + MINUTE)
+
+    assert (state.paused_since, state.paused_by, state.why) == (NOW, "operator", "a freeze")
+    assert intents(state) == ["one", "two", "three"]
+
+
+def test_resuming_counts_from_none_and_what_was_counted_before_not_again() -> None:
+    resumed = settled(ONE, TWO, THREE).after_resuming()
+
+    assert not resumed.paused
+    assert settled(THREE, state=resumed) == resumed
+    assert intents(settled(("four", Settlement.FAILED), state=resumed)) == ["four"]
+
+
+def test_however_many_fail_the_state_stays_small() -> None:
+    state = settled(*((f"intent-{number}", Settlement.FAILED) for number in range(1000)), stop_after=5000)
+
+    assert len(state.failures) == len(state.settled) == 100
+    assert state.paused, "a limit that can't be counted up to must not mean none"
+    assert len(state.why or "") < 300
+
+
+def test_a_pause_is_told_until_it_was_told() -> None:
+    paused = settled(ONE, TWO, THREE)
+
+    notice = notice_of_pause(paused)
+
+    assert notice is not None
+    assert (notice.kind, notice.subject, notice.id) == (
+        NoticeKind.ENFORCEMENT_PAUSED,
+        "enforcement",
+        "paused|2026-03-02T09:00:00+00:00",
+    )
+    assert notice.said["failures"] == [str(CLUSTER_ID)] * 3
+    assert notice_of_pause(paused.after_telling(NOW)) is None
+    assert notice_of_pause(paused.after_telling(NOW - MINUTE)) == notice
+    assert notice_of_pause(Enforcement()) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "held"),
+    [(Reason.PAUSED, True), (Reason.WINDOW_CLOSED, True), (Reason.BUSY, False), (Reason.THROTTLED, False)],
+)
+def test_a_row_is_held_back_while_it_waits_for_that(reason: Reason, held: bool) -> None:
+    waits = record(action=Action.WAIT, waiting=waiting(reason=reason))
+
+    assert is_held_back(waits) is held
+    assert not is_held_back(replace(waits, claim=claim()))
+    assert not is_held_back(replace(waits, action=Action.REPORT))

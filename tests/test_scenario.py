@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from local.scenario import SCENARIOS, Scenario, ScenarioError
+from local.scenario import SCENARIOS, Scenario, ScenarioError, VaultEnd
 
 SMALLEST = """
 title: Small
@@ -62,6 +62,47 @@ def test_durations_are_read(text: str, duration: timedelta) -> None:
 def test_a_scenario_that_cannot_be_read_names_the_fault(old: str, new: str, fault: str) -> None:
     with pytest.raises(ScenarioError, match=fault):
         Scenario.read(SMALLEST.replace(old, new))
+
+
+def test_a_scenario_names_empty_groups_free_identities_and_how_a_vault_ends() -> None:
+    text = (
+        SMALLEST
+        + """
+  vaults:
+    kv-kms: {network: trusted, keys: [etcd], roles: {aks-web: [Key Vault Crypto User]}}
+resourceGroups:
+  - name: rg-keys
+  - {name: rg-north, location: northeurope}
+identities:
+  - {name: id-kms, group: rg-keys}
+  - {name: id-other}
+"""
+    )
+
+    scenario = Scenario.read(text)
+
+    assert [(group.name, group.location) for group in scenario.resource_groups] == [
+        ("rg-keys", "westeurope"),
+        ("rg-north", "northeurope"),
+    ]
+    assert [(one.name, one.group) for one in scenario.identities] == [("id-kms", "rg-keys"), ("id-other", "rg-apps")]
+    assert scenario.ends.vaults == {
+        "kv-kms": VaultEnd(network="trusted", keys=("etcd",), roles={"aks-web": ("Key Vault Crypto User",)})
+    }
+
+
+@pytest.mark.parametrize(
+    ("addition", "fault"),
+    [
+        pytest.param("resourceGroups: [{location: northeurope}]", "resourceGroups.0.name", id="a group without a name"),
+        pytest.param("identities: [{name: id-1, vault: kv}]", "identities.0.vault", id="an identity with a vault"),
+        pytest.param("  vaults: {kv: {network: shut}}", "ends.vaults.kv.network", id="a network that is none"),
+        pytest.param("  vaults: {kv: {keys: [etcd]}}", "ends.vaults.kv.network", id="a vault end without a network"),
+    ],
+)
+def test_what_is_wrong_around_the_clusters_is_named_too(addition: str, fault: str) -> None:
+    with pytest.raises(ScenarioError, match=fault):
+        Scenario.read(SMALLEST + addition)
 
 
 def test_every_fault_is_named_at_once() -> None:

@@ -12,7 +12,7 @@ from shared.clusters import ClusterId
 from shared.errors import Malformed
 from shared.events import Scope, ShardRequest
 from shared.keys import KeyId
-from shared.policy import Mode
+from shared.policy import Mode, Policy
 from shared.reasons import Reason
 from shared.sweeper import EVERYTHING
 from tests.product import LOOK_AGAIN, NOW, Product, product
@@ -272,6 +272,90 @@ async def test_a_scope_by_group_holds_its_clusters_in_any_casing(app: Product, a
     shard = await sweep(app, scope=Scope.read({"resourceGroups": ["rg-PAYMENTS"]}))
 
     assert shard.clusters == 1
+
+
+# exemptions
+
+EXEMPTING = """
+version: 1
+targets: [{keyManagement: platform-managed, match: {names: ["aks-*"]}}]
+exemptions:
+  - {match: {names: ["*-old-*"]}, owner: a@example.com, reason: is retired, expires: 2027-03-31}
+  - {match: {names: ["aks-1"]}, owner: b@example.com, reason: is over, expires: 2026-01-31}
+  - {match: {names: ["aks-9"]}, owner: c@example.com, reason: matches nothing, expires: 2027-03-31}
+"""
+
+
+async def test_a_shard_counts_what_each_exemption_matches_whatever_else_is_asked(
+    azure: Azure, account: Account
+) -> None:
+    azure.aks.page_size = 5
+    for number in range(12):
+        azure.aks.add(f"aks-old-{number:02d}")
+    azure.aks.add("other-old-1", encryption="platform-managed")
+    azure.aks.add("aks-1", tags={"kms-enforcer": "off"})
+
+    async with product(account, EXEMPTING) as app:
+        shard = await sweep(app)
+        again = await sweep(app)
+
+    in_force, ended, unused = (one.id for one in document().exemptions)
+    assert {exemption: matched.count for exemption, matched in shard.exempted.items()} == {
+        "tag": 1,
+        in_force: 13,
+        ended: 1,
+        unused: 0,
+    }
+    names = [cluster_id.name for cluster_id in shard.exempted[in_force].clusters]
+    assert names == [f"aks-old-{number:02d}" for number in range(10)]
+    assert again.exempted == shard.exempted
+
+
+def document() -> Policy:
+    read, faults = Policy.read(EXEMPTING)
+    assert read is not None, faults
+    return read
+
+
+async def run_everything(app: Product, name: str, *, hours: int = 0, end: bool = True) -> None:
+    moment = NOW + timedelta(hours=hours)
+    await app.sweeper.start(name, asked_by="timer", now=moment)
+    if end:
+        await app.sweeper.sweep(ShardRequest(name, SUBSCRIPTION, "timer"), now=moment + LOOK_AGAIN)
+
+
+async def last_sweep(app: Product) -> str | None:
+    found = await app.ledger.last_sweep()
+    return found[0].id if found is not None else None
+
+
+async def test_the_last_sweep_is_the_last_one_that_is_done(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-1", encryption="platform-managed")
+
+    found = [await last_sweep(app)]
+    await run_everything(app, "sweep-1", end=False)
+    found.append(await last_sweep(app))
+    await run_everything(app, "sweep-2")
+    found.append(await last_sweep(app))
+    await run_everything(app, "sweep-3", hours=1, end=False)
+    found.append(await last_sweep(app))
+    await run_everything(app, "sweep-4", hours=2, end=False)
+    found.append(await last_sweep(app))
+    await run_everything(app, "sweep-4", hours=2)
+    found.append(await last_sweep(app))
+
+    assert found == [None, None, "sweep-2", "sweep-2", "sweep-2", "sweep-4"]
+
+
+async def test_a_run_over_a_part_of_the_fleet_is_no_sweep(app: Product, azure: Azure) -> None:
+    azure.aks.add("aks-1", encryption="platform-managed")
+    await run_everything(app, "sweep-1")
+
+    await app.sweeper.start("run-1", asked_by="operator", now=NOW, scope=Scope(groups=("rg-apps",)))
+    await app.sweeper.sweep(ShardRequest("run-1", SUBSCRIPTION, "operator"), now=NOW)
+
+    assert await last_sweep(app) == "sweep-1"
+    assert await app.ledger.run("last") is None
 
 
 # customer-managed keys

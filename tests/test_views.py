@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from shared.clusters import IdentityKind
+from shared.clusters import ClusterId, IdentityKind
 from shared.decisions import Facts, decide
-from shared.errors import Malformed
+from shared.errors import Malformed, Unavailable
 from shared.events import Scope
 from shared.ledger import Ledger, Page
 from shared.policy import Mode, PolicyInForce
 from shared.reasons import Action, Reason
-from shared.records import Record, Run, Shard
+from shared.records import Enforcement, FailedUpdate, Matched, Record, Run, Shard
 from shared.views import Views, health_view, paths, problem, run_view
 from tests.builders import (
     CLUSTER_ID,
@@ -34,6 +34,7 @@ from tests.builders import (
     claim,
     cluster,
     key_target,
+    policy,
     prerequisites,
     record,
     rotation,
@@ -51,10 +52,22 @@ OTHER_SHARD = Shard(OTHER_SUBSCRIPTION, NOW + 2 * MINUTE, 1, 0, {"nothing:as-ask
 class Shelf:
     """One page of everything, and what was asked for: as much of a ledger as a view asks."""
 
-    def __init__(self, *, continuation: str | None = None, clusters: tuple[Record, ...] = ()) -> None:
+    def __init__(
+        self,
+        enforcement: Enforcement | Unavailable | None = None,
+        *,
+        continuation: str | None = None,
+        clusters: tuple[Record, ...] = (),
+        sweep: tuple[Run, tuple[Shard, ...]] | None = None,
+    ) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self._enforcement = enforcement
         self._continuation = continuation
         self._clusters = clusters
+        self._sweep = sweep
+
+    async def last_sweep(self) -> tuple[Run, tuple[Shard, ...]] | None:
+        return self._sweep
 
     async def clusters_page(self, subscription: str | None, *, top: int, after: str | None) -> Page[Record]:
         self.asked.append((subscription, top, after))
@@ -66,6 +79,11 @@ class Shelf:
 
     async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
         return (RUN, (SHARD,)) if run_id == RUN.id else None
+
+    async def enforcement(self) -> Enforcement:
+        if isinstance(self._enforcement, Unavailable):
+            raise self._enforcement
+        return self._enforcement or Enforcement()
 
 
 def views(shelf: Shelf) -> Views:
@@ -130,19 +148,72 @@ async def test_a_run_that_nobody_started_is_none() -> None:
 
 
 def test_a_sound_policy_is_well() -> None:
-    assert health_view(PolicyInForce.read(SMALLEST_POLICY)) == {
+    assert health_view(PolicyInForce.read(SMALLEST_POLICY), Enforcement()) == {
         "status": "ok",
+        "storage": "ok",
         "policy": {"mode": "audit", "faults": []},
+        "enforcement": {"paused": False, "since": None, "by": None, "failures": 0},
     }
 
 
 def test_a_broken_policy_degrades_the_app_and_says_so() -> None:
-    broken = PolicyInForce.read("version: 1")
+    view = health_view(PolicyInForce.read("version: 1"), Enforcement())
 
-    view = health_view(broken)
+    assert view["status"] == "degraded"
+    assert view["policy"]["mode"] == "audit"
+    assert [fault.partition(";")[0] for fault in view["policy"]["faults"]] == ["targets: is missing"]
 
-    assert view == {"status": "degraded", "policy": {"mode": "audit", "faults": list(broken.faults)}}
-    assert [fault.partition(";")[0] for fault in broken.faults] == ["targets: is missing"]
+
+STOPPED = Enforcement(
+    failures=(FailedUpdate("intent-1", CLUSTER_ID, NOW),),
+    paused_since=NOW,
+    paused_by="stopAfterFailures",
+    why="updates that failed in a row: rg-apps/aks-1",
+)
+
+
+def test_a_pause_degrades_the_app_and_names_no_cluster_to_whoever_asks() -> None:
+    view = health_view(PolicyInForce.read(SMALLEST_POLICY), STOPPED)
+
+    assert view["status"] == "degraded"
+    assert view["enforcement"] == {
+        "paused": True,
+        "since": "2026-03-02T09:00:00Z",
+        "by": "stopAfterFailures",
+        "failures": 1,
+    }
+    assert "aks-1" not in json.dumps(view)
+
+
+def test_storage_that_gives_no_answer_degrades_the_app() -> None:
+    view = health_view(PolicyInForce.read(SMALLEST_POLICY), None)
+
+    assert (view["status"], view["storage"], view["enforcement"]) == ("degraded", "unavailable", None)
+
+
+async def test_health_gives_up_on_storage_that_fails() -> None:
+    away = views(Shelf(Unavailable("TimedOut", "nobody is there")))
+
+    view = await away.health(PolicyInForce.read(SMALLEST_POLICY))
+
+    assert (view["status"], view["storage"]) == ("degraded", "unavailable")
+
+
+async def test_the_state_of_enforcement_names_what_failed_and_why() -> None:
+    view = await views(Shelf(STOPPED)).enforcement({})
+
+    assert view == {
+        "paused": True,
+        "since": "2026-03-02T09:00:00Z",
+        "by": "stopAfterFailures",
+        "why": "updates that failed in a row: rg-apps/aks-1",
+        "failures": [{"cluster": str(CLUSTER_ID), "at": "2026-03-02T09:00:00Z"}],
+    }
+
+
+async def test_the_state_of_enforcement_takes_no_parameters() -> None:
+    with pytest.raises(Malformed, match="colour"):
+        await views(Shelf(STOPPED)).enforcement({"colour": "red"})
 
 
 def test_a_problem_has_the_members_that_the_standard_names() -> None:
@@ -153,6 +224,97 @@ def test_a_problem_has_the_members_that_the_standard_names() -> None:
         "title": "title",
         "detail": "detail",
     }
+
+
+# exemptions
+
+EXEMPTIONS = """
+exemptions:
+  - {match: {names: [aks-1]}, owner: a@example.com, reason: retires, expires: 2027-03-31}
+  - {match: {names: [aks-2]}, owner: b@example.com, reason: ends soon, expires: 2026-03-16T09:00:00Z}
+  - {match: {tags: {env: dev}}, owner: c@example.com, reason: is over, expires: 2026-03-01}
+  - {match: {}, owner: d@example.com, reason: is new, expires: 2027-03-31}
+"""
+EXEMPTING = policy(f"{SMALLEST_POLICY}{EXEMPTIONS}")
+IN_FORCE, ENDING, ENDED, NEW = EXEMPTING.exemption_ids()[1:]
+
+
+def swept(subscription: str, **counts: int) -> Shard:
+    """What a sweep found in a subscription: so many clusters for each exemption, ten of them by name."""
+    exempted = {
+        exemption: Matched(count, tuple(ClusterId(subscription, "rg", f"{n:02d}") for n in range(min(count, 10))))
+        for exemption, count in counts.items()
+    }
+    return replace(SHARD, subscription=subscription, exempted=exempted)
+
+
+async def test_an_exemption_says_whom_to_ask_where_it_stands_and_what_it_matched() -> None:
+    tag = {"tag": 1}
+    shards = (
+        swept(SUBSCRIPTION, **tag, **{IN_FORCE: 0, ENDING: 12, ENDED: 2}),
+        swept(OTHER_SUBSCRIPTION, **{IN_FORCE: 0, ENDING: 3, ENDED: 0}),
+    )
+
+    view = await views(Shelf(sweep=(RUN, shards))).exemptions(EXEMPTING, {}, now=NOW)
+
+    assert view["asOf"] == "2026-03-02T09:01:00Z"
+    assert view["failures"] == {}
+    assert view["policyFaults"] == []
+    in_force, ending, ended, new = view["exemptions"]
+    assert in_force == {
+        "id": IN_FORCE,
+        "match": {"names": ["aks-1"]},
+        "owner": "a@example.com",
+        "reason": "retires",
+        "expires": "2027-03-31",
+        "status": "in-force",
+        "used": False,
+        "matched": 0,
+        "clusters": [],
+    }
+    assert (ending["status"], ending["used"], ending["matched"]) == ("ending", True, 15)
+    assert ending["expires"] == "2026-03-16T09:00:00Z"
+    assert ending["clusters"] == [str(ClusterId(SUBSCRIPTION, "rg", f"{n:02d}")) for n in range(10)]
+    assert (ended["status"], ended["used"], ended["matched"]) == ("ended", False, 2)
+    assert (new["status"], new["used"], new["matched"], new["clusters"]) == ("in-force", None, None, [])
+    assert view["optOutTag"] == {
+        "tag": "kms-enforcer",
+        "matched": 1,
+        "clusters": [str(ClusterId(SUBSCRIPTION, "rg", "00"))],
+    }
+
+
+async def test_before_any_sweep_nobody_knows_what_an_exemption_matches() -> None:
+    view = await views(Shelf()).exemptions(EXEMPTING, {}, now=NOW)
+
+    assert view["asOf"] is None
+    assert [one["matched"] for one in view["exemptions"]] == [None] * 4
+    assert view["optOutTag"] == {"tag": "kms-enforcer", "matched": None, "clusters": []}
+
+
+async def test_a_sweep_that_could_not_read_everything_says_so_beside_the_exemptions() -> None:
+    view = await views(Shelf(sweep=(RUN, (SHARD, OTHER_SHARD)))).exemptions(EXEMPTING, {}, now=NOW)
+
+    assert view["failures"] == {OTHER_SUBSCRIPTION: "Forbidden: no"}
+
+
+async def test_a_broken_policy_has_no_exemptions_and_says_why() -> None:
+    broken = PolicyInForce.read("version: 1")
+
+    view = await views(Shelf()).exemptions(broken, {}, now=NOW)
+
+    assert view == {
+        "asOf": None,
+        "exemptions": [],
+        "optOutTag": None,
+        "policyFaults": list(broken.faults),
+        "failures": {},
+    }
+
+
+async def test_the_exemptions_take_no_parameter() -> None:
+    with pytest.raises(Malformed, match="unknown parameter 'top': there is none here"):
+        await views(Shelf()).exemptions(EXEMPTING, {"top": "1"}, now=NOW)
 
 
 # clusters

@@ -224,7 +224,11 @@ class Target(Part):
     ] = None
     key_management: Annotated[
         Literal["platform-managed", "customer-managed"],
-        Field(description="`platform-managed` or `customer-managed`.", examples=["platform-managed"]),
+        Field(
+            description="`platform-managed`: keys that Azure makes and rotates. `customer-managed`: a key of your own, "
+            "in a vault of your own.",
+            examples=["platform-managed"],
+        ),
     ]
     vault: Annotated[
         Annotated[str, AfterValidator(_vault)] | None,

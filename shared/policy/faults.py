@@ -25,7 +25,7 @@ def sentence(root: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key{_hint(root, model, str(where[-1]))}"
     if error["type"] == "invalid_key" or "[key]" in where:
-        return f"{path}: a key must be text: write it in quotes"
+        return f"{path}: a key must be text: write it in quotes; on, off, yes and no are no text without"
     return f"{path}: {_wrong(error)}{_example(error, where, field)}"
 
 

@@ -33,7 +33,8 @@ def read_yaml(text: str) -> tuple[Any, tuple[str, ...]]:
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return None, ()
-        return SafeConstructor().construct_document(node), _twice(node)
+        twice = _twice(node)  # before it is built: that merges what `<<` stands for into the mappings
+        return SafeConstructor().construct_document(node), twice
     except yaml.MarkedYAMLError as error:
         raise Malformed(f"not YAML: {_told(error)}") from error
     except (yaml.YAMLError, ValueError) as error:  # a control character; a date that does not exist

@@ -1,0 +1,81 @@
+// What the app may do in one subscription. Each right is an action of one custom role, so that a switch that is turned
+// off takes the right away with the next deployment; an assignment of its own would stay.
+targetScope = 'subscription'
+
+@description('The name of the deployment.')
+param environmentName string
+
+@description('The object id of the app identity.')
+param principalId string
+
+@description('May the app update clusters?')
+param enforce bool
+
+@description('May it make vaults, keys and identities where ensure.bicep says?')
+param ensure bool
+
+@description('May it give roles where grants.bicep says?')
+param grants bool
+
+@description('May it run commands in clusters?')
+param runCommand bool
+
+@description('May it ask vaults themselves?')
+param askVaults bool
+
+@description('What an update of the clusters refers to.')
+param linkedFeatures array
+
+var permissions = loadJsonContent('../permissions.json')
+var linked = [for feature in linkedFeatures: permissions.linkedFeatures[feature]]
+var updates = union(permissions.enforce, flatten(linked))
+var label = '${environmentName}, ${subscription().subscriptionId}'
+
+// Names of roles are unique in a tenant, and this one is made in each subscription.
+resource watcher 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
+  name: guid(subscription().id, environmentName, 'watch')
+  properties: {
+    roleName: 'AKS KMS Enforcer (${label})'
+    description: 'What the app may do with clusters, vaults and keys of this subscription.'
+    type: 'CustomRole'
+    assignableScopes: [subscription().id]
+    permissions: [
+      {
+        actions: union(permissions.audit, enforce ? updates : [], runCommand ? permissions.runCommand : [])
+        dataActions: askVaults ? permissions.askVaults : []
+      }
+    ]
+  }
+}
+
+resource watching 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(subscription().id, principalId, watcher.id)
+  properties: {
+    principalId: principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: watcher.id
+  }
+}
+
+// A role has to hold something: with the switch off it reads what the app may read anyway.
+resource maker 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
+  name: guid(subscription().id, environmentName, 'ensure')
+  properties: {
+    roleName: 'AKS KMS Enforcer, prerequisites (${label})'
+    description: 'What the app may make in the groups that ensureGroups lists.'
+    type: 'CustomRole'
+    assignableScopes: [subscription().id]
+    permissions: [{ actions: ensure ? permissions.ensure : permissions.audit }]
+  }
+}
+
+resource granter 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
+  name: guid(subscription().id, environmentName, 'grants')
+  properties: {
+    roleName: 'AKS KMS Enforcer, grants (${label})'
+    description: 'Assigned under a condition alone: two roles on keys and vaults, for service principals but the app.'
+    type: 'CustomRole'
+    assignableScopes: [subscription().id]
+    permissions: [{ actions: grants ? permissions.grants : permissions.audit }]
+  }
+}

@@ -1,0 +1,92 @@
+"""What a deployment of main.bicep told of itself: its outputs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from infra.hooks.azure_cli import Cli, CliError
+
+OUTPUTS = (
+    "ENFORCER_NAME",
+    "ENFORCER_LOCATION",
+    "ENFORCER_SUBSCRIPTION",
+    "ENFORCER_RESOURCE_GROUP",
+    "ENFORCER_APP_ID",
+    "ENFORCER_STORAGE_ID",
+    "ENFORCER_DEAD_LETTERS",
+    "ENFORCER_TOPIC_IDENTITY_ID",
+    "ENFORCER_SUBSCRIPTIONS",
+)
+"""The outputs that have to be there. ENFORCER_VAULTS may be empty, which azd leaves out."""
+
+
+class NotDeployed(Exception):
+    """Outputs that are missing, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The outputs that the commands of this folder read."""
+
+    name: str
+    location: str
+    subscription: str
+    group: str
+    app_id: str
+    storage_id: str
+    dead_letters: str
+    topic_identity_id: str
+    subscriptions: tuple[str, ...]
+    vaults: tuple[str, ...]
+
+    @classmethod
+    def read(cls, values: Mapping[str, str]) -> Self:
+        """Read the outputs; NotDeployed names those that are missing."""
+        missing = [name for name in OUTPUTS if not values.get(name)]
+        if missing:
+            raise NotDeployed(f"{', '.join(missing)}: not there. Provision first, or name the deployment")
+        return cls(
+            name=values["ENFORCER_NAME"],
+            location=values["ENFORCER_LOCATION"],
+            subscription=values["ENFORCER_SUBSCRIPTION"].lower(),
+            group=values["ENFORCER_RESOURCE_GROUP"],
+            app_id=values["ENFORCER_APP_ID"],
+            storage_id=values["ENFORCER_STORAGE_ID"],
+            dead_letters=values["ENFORCER_DEAD_LETTERS"],
+            topic_identity_id=values["ENFORCER_TOPIC_IDENTITY_ID"],
+            subscriptions=_listed(values["ENFORCER_SUBSCRIPTIONS"].lower()),
+            vaults=_listed(values.get("ENFORCER_VAULTS", "")),
+        )
+
+    @classmethod
+    def find(cls, deployment: str | None, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the outputs of a deployment by its name; else those in the environment, where azd puts them for its
+        hooks; else those of azd's selected environment."""
+        if deployment:
+            answer = Cli.find("az").ask("deployment", "sub", "show", "--name", deployment)
+            return cls.read(_outputs(answer))
+        if environment.get("ENFORCER_NAME") or shutil.which("azd") is None:
+            return cls.read(environment)
+        try:
+            return cls.read(Cli.find("azd").ask("env", "get-values"))
+        except CliError as error:
+            raise NotDeployed(f"azd has no environment here, and no deployment was named: {error}") from error
+
+    @property
+    def account(self) -> str:
+        """The name of the storage account."""
+        return self.storage_id.rsplit("/", 1)[-1]
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
+
+
+def _outputs(deployment: Any) -> dict[str, str]:
+    """Azure gives outputs back with the first letters in lower case; their names are all capitals here."""
+    outputs = deployment["properties"].get("outputs") or {}
+    return {name.upper(): str(output["value"]) for name, output in outputs.items()}

@@ -1,0 +1,227 @@
+"""Lets Event Grid call the app. azd runs this after the code is there, `make events` whenever vaults came along.
+
+Azure refuses a subscription to a function that it does not know yet, so this waits until it lists both; then it
+deploys events.bicep for the watched subscriptions and for each vault that is a parameter or that the ledger names.
+Every step may be done again. Nothing here reads or passes a key: Event Grid gets the function's own from Azure.
+Source: Event Grid docs, handler-functions, system-topics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from infra.hooks.azure_cli import Cli, CliError  # noqa: E402  azd runs this file by its path
+from infra.hooks.deployment import Deployment, NotDeployed  # noqa: E402  azd runs this file by its path
+
+FUNCTIONS = ("on_cluster_event", "on_key_event")
+TEMPLATE = ROOT / "infra" / "events.bicep"
+PAUSES = (5, 10, 20, 30, 30, 30, 60, 60, 60, 60, 60)
+"""Seconds between looks for the functions: seven minutes in all."""
+
+LEDGER_TABLE, KEY_ROW = "rotations", "k"
+
+
+class Unusable(Exception):
+    """Something in Azure that has to be mended by hand first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A system topic that is there: what it listens to, and the identities that it has."""
+
+    id: str
+    source: str
+    identities: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of events. `kind` is `clusters` or `keys`, `existing` whether its topic is somebody else's."""
+
+    kind: str
+    source: str
+    topic: str
+    location: str
+    existing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What events.bicep is told: the sources, and the other subscriptions in which topics are made."""
+
+    sources: tuple[Source, ...]
+    topic_subscriptions: tuple[str, ...]
+
+
+def plan(deployment: Deployment, vaults: Mapping[str, str], topics: Iterable[Topic]) -> Plan:
+    """Plan one topic for each watched subscription and each vault (its id and region). Pure.
+
+    Azure allows one system topic a source, so one that is there is reused. Unusable if it lacks the identity that
+    writes dead letters: nothing here changes somebody else's topic.
+    """
+    there = {topic.source.lower(): topic for topic in topics}
+    wanted = [("clusters", f"/subscriptions/{one}", "global") for one in deployment.subscriptions]
+    wanted += [("keys", vault, region) for vault, region in sorted(vaults.items())]
+    sources = [_source(deployment, there, kind, source, region) for kind, source, region in wanted]
+    made = {one.topic.split("/")[2] for one in sources if not one.existing}
+    others = tuple(sorted(made - {deployment.subscription}))
+    return Plan(tuple(sources), others)
+
+
+def _source(deployment: Deployment, there: Mapping[str, Topic], kind: str, source: str, region: str) -> Source:
+    group = f"/subscriptions/{source.split('/')[2]}/resourceGroups/{deployment.group}"
+    own = f"{group}/providers/Microsoft.EventGrid/systemTopics/{_topic_name(kind, source)}"
+    found = there.get(source.lower())
+    existing = found is not None and found.id.lower() != own.lower()
+    if found is not None and existing and deployment.topic_identity_id.lower() not in found.identities:
+        raise Unusable(
+            f"the system topic {found.id} is there already for {source}, and Azure allows one: give it the "
+            f"user-assigned identity {deployment.topic_identity_id} beside what it has, and run this again"
+        )
+    return Source(kind, source, found.id if found is not None and existing else own, region, existing)
+
+
+def _topic_name(kind: str, source: str) -> str:
+    """A name for the topic of a source: 3 to 50 letters, digits and hyphens, the same at every run."""
+    digest = hashlib.sha256(source.lower().encode()).hexdigest()[:12]
+    return f"evgt-kms-{kind}-{digest}"
+
+
+def wait_for_functions(az: Cli, deployment: Deployment, pauses: Sequence[float] = PAUSES) -> None:
+    """Wait until Azure lists both functions. Unusable if it still does not after all pauses."""
+    for name in FUNCTIONS:
+        url = f"https://management.azure.com{deployment.app_id}/functions/{name}?api-version=2025-03-01"
+        if not any(_is_there(az, url, pause) for pause in (0, *pauses)):
+            raise Unusable(f"Azure does not list the function {name}: was the code deployed, and does it start?")
+
+
+def _is_there(az: Cli, url: str, pause: float) -> bool:
+    time.sleep(pause)
+    try:
+        az.ask("rest", "--method", "get", "--url", url)
+    except CliError as error:
+        if error.is_not_found:
+            return False
+        raise
+    return True
+
+
+def ledger_vaults(az: Cli, deployment: Deployment) -> set[str]:
+    """Read from the ledger the vaults of all keys that clusters use or used."""
+    query = ("storage", "entity", "query", "--account-name", deployment.account, "--auth-mode", "login")
+    what = ("--table-name", LEDGER_TABLE, "--filter", f"RowKey eq '{KEY_ROW}'")
+    found: set[str] = set()
+    marker: tuple[str, ...] = ()
+    while True:
+        page = az.ask(*query, *what, *marker) or {}
+        found |= {row["vaultId"] for row in page.get("items", ()) if row.get("vaultId")}
+        following = {name: value for name, value in (page.get("nextMarker") or {}).items() if value}
+        if not following:
+            return found
+        marker = ("--marker", *(f"{name}={value}" for name, value in following.items()))
+
+
+def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Read where each vault lies, once each whatever its case; and those that are not there any more."""
+    found: dict[str, str] = {}
+    gone: list[str] = []
+    for vault in sorted({one.lower() for one in vaults}):
+        try:
+            found[vault] = str(az.ask("resource", "show", "--ids", vault)["location"])
+        except CliError as error:
+            if not error.is_not_found:
+                raise
+            gone.append(vault)
+    return found, gone
+
+
+def system_topics(az: Cli, subscriptions: Iterable[str]) -> list[Topic]:
+    """List the system topics of these subscriptions."""
+    rows = [
+        row
+        for subscription in sorted(set(subscriptions))
+        for row in az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
+    ]
+    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in rows]
+
+
+def _identities(identity: Mapping[str, Any] | None) -> frozenset[str]:
+    return frozenset(name.lower() for name in (identity or {}).get("userAssignedIdentities") or {})
+
+
+def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
+    """Deploy events.bicep."""
+    values = {
+        "environmentName": deployment.name,
+        "location": deployment.location,
+        "resourceGroupName": deployment.group,
+        "appId": deployment.app_id,
+        "storageId": deployment.storage_id,
+        "deadLetterContainer": deployment.dead_letters,
+        "topicIdentityId": deployment.topic_identity_id,
+        "topicSubscriptions": planned.topic_subscriptions,
+        "sources": [asdict(source) for source in planned.sources],
+    }
+    where = ("--subscription", deployment.subscription, "--location", deployment.location)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "events.parameters.json"
+        file.write_text(json.dumps(_parameters(values)), encoding="utf-8")
+        what = ("--template-file", str(TEMPLATE), "--parameters", f"@{file}")
+        az.ask("deployment", "sub", "create", "--name", f"{deployment.name}-events", *where, *what)
+
+
+def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    schema = "https://schema.management.azure.com/schemas/2019-04-01/deploymentParameters.json#"
+    parameters = {name: {"value": value} for name, value in values.items()}
+    return {"$schema": schema, "contentVersion": "1.0.0.0", "parameters": parameters}
+
+
+def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: Sequence[float] = PAUSES) -> None:
+    """Do all of it. A ledger that can't be read is an error only where it is needed: a new one is empty anyway."""
+    wait_for_functions(az, deployment, pauses)
+    vaults = set(deployment.vaults)
+    try:
+        vaults |= ledger_vaults(az, deployment)
+    except CliError as error:
+        if ledger_needed:
+            raise
+        print(f"The ledger can't be read, so only the vaults of the parameters are listened to: {error}")
+        print("A role that was just assigned takes some minutes to count. Run `make events` then.")
+    located, gone = regions(az, vaults)
+    for vault in gone:
+        print(f"Left out, it does not exist: {vault}")
+    topics = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
+    planned = plan(deployment, located, topics)
+    deploy(az, deployment, planned)
+    for one in planned.sources:
+        print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
+
+
+def main() -> int:
+    """Subscribe; 1 and a sentence if that can't be done."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--deployment", help="the name of the deployment of main.bicep, where azd was not used")
+    parser.add_argument("--ledger", action="store_true", help="fail if the ledger can't be read")
+    options = parser.parse_args()
+    try:
+        subscribe(Cli.find("az"), Deployment.find(options.deployment), ledger_needed=options.ledger)
+    except (CliError, NotDeployed, Unusable) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
