@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 
-from shared.clusters import ClusterId, KeyManagement
+from shared.clusters import Cluster, ClusterId, KeyManagement
 from shared.keys import KeyVersion
 
 EVIDENCE_MARGIN = timedelta(hours=24)
@@ -115,8 +115,8 @@ class KeyUser:
 
     @property
     def is_legacy(self) -> bool:
-        """Whether the cluster names a version: anything with one, for an ambiguous cluster may need it too."""
-        return self.key_management is not KeyManagement.CUSTOMER_MANAGED
+        """Whether the cluster names a version: an ambiguous one that does may need it just so."""
+        return self.version is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,23 @@ class Need:
     why: Why
     since: datetime | None = None
     expected_by: datetime | None = None
+
+
+def user_of(cluster: Cluster, *, begun_before: bool, now: datetime) -> KeyUser | None:
+    """Return the cluster as a user of its key, from now on; None if it has none that can be read."""
+    encryption = cluster.encryption
+    if not encryption.kms_enabled or encryption.key is None:
+        return None
+    return KeyUser(
+        cluster.id,
+        cluster.resource_uid or "-",
+        encryption.key_management,
+        since=now,
+        begun_before=begun_before,
+        version=encryption.key.version,
+        network_access=encryption.network_access,
+        principal=cluster.identity.principal,
+    )
 
 
 def expected_by(version: KeyVersion, detected_at: datetime, adoption: timedelta) -> datetime | None:
@@ -162,6 +179,54 @@ def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest
     return version.version == newest_before or usable_from(version, detected_at) > user.since
 
 
+def expected(
+    users: Iterable[KeyUser],
+    known: Iterable[Adoption],
+    versions: Iterable[tuple[KeyVersion, datetime]],
+    adoption: timedelta,
+) -> list[Adoption]:
+    """Return the adoptions that are to be expected and not known yet: of each customer-managed user of a key.
+
+    `versions` are the key's, each with when it was detected; `adoption` is how long the controller may take.
+    """
+    dated = sorted(versions, key=lambda pair: usable_from(*pair))
+    have = {(one.version, one.cluster, one.resource_uid) for one in known}
+    return [
+        Adoption(
+            version.version,
+            user.cluster,
+            user.resource_uid,
+            How.EXPECTED,
+            since=max(usable_from(version, detected_at), user.since),
+            expected_by=max(deadline, user.since),
+        )
+        for user in users
+        for version, detected_at in dated
+        if (deadline := expected_by(version, detected_at, adoption)) is not None
+        and (version.version, user.cluster, user.resource_uid) not in have
+        and adopted_by(user, version, detected_at, _newest_at(user.since, dated))
+    ]
+
+
+def picture(
+    users: Iterable[KeyUser], adoptions: Iterable[Adoption], versions: Sequence[KeyVersion], now: datetime
+) -> dict[str, list[Need]]:
+    """Return, for each version of a key, how it stands with every cluster that has to do with it.
+
+    `versions` go from the oldest to the newest.
+    """
+    order = [version.version for version in versions]
+    found: dict[str, list[Need]] = {version: [] for version in order}
+    of_user: dict[tuple[ClusterId, str], list[Adoption]] = {}
+    for one in adoptions:
+        of_user.setdefault((one.cluster, one.resource_uid), []).append(one)
+    for user in users:
+        its = of_user.get((user.cluster, user.resource_uid), [])
+        for version, need in needs(user, its, versions, order, now).items():
+            found.setdefault(version, []).append(need)
+    return found
+
+
 def needs(
     user: KeyUser, adoptions: Sequence[Adoption], versions: Sequence[KeyVersion], order: Sequence[str], now: datetime
 ) -> dict[str, Need]:
@@ -182,6 +247,12 @@ def needs(
         )
         for version, (standing, why) in judged.items()
     }
+
+
+def _newest_at(moment: datetime, dated: Sequence[tuple[KeyVersion, datetime]]) -> str | None:
+    """The newest version that could be used at a moment."""
+    usable = [version for version, at in dated if version.enabled is not False and usable_from(version, at) <= moment]
+    return usable[-1].version if usable else None
 
 
 def standing(of_all: Iterable[Need]) -> Standing:

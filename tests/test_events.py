@@ -196,7 +196,7 @@ def test_the_url_counts_and_not_the_other_fields() -> None:
 
     request = key_request(Event.read(text))
 
-    assert request is not None
+    assert isinstance(request, KeyRequest)
     assert (request.key, request.version) == (KEY, VERSION)
 
 

@@ -182,7 +182,7 @@ async def test_each_distinct_key_is_asked_for_once_and_missing_users_are_added(a
     await sweep(app, hours=1)
 
     assert await app.messages("keys") == 2
-    found = [cluster_id.name async for cluster_id in app.ledger.key_users(KeyId("kv-kms-weu", "etcd"))]
+    found = [user.cluster.name for user in await app.keys.users(KeyId("kv-kms-weu", "etcd"))]
     assert sorted(found) == ["aks-0", "aks-1", "aks-2"]
 
 
