@@ -197,7 +197,7 @@ def usage() -> Usage:
     """Which cluster uses which key."""
     from shared.usage import Usage
 
-    return Usage(key_ledger(), queues())
+    return Usage(policy(), key_ledger(), queues())
 
 
 @cache

@@ -208,11 +208,14 @@ class Inspector:
             )
             by_weight = sorted(found, key=lambda one: one.reason not in AT_RISK)
             seen = replace(seen, findings=tuple(by_weight), rotation_policy=facts.rotation_policy, looked_at=now)
-        if replace(seen, looked_at=known.looked_at) == known and request.run is None:
+        nothing_new = replace(seen, looked_at=known.looked_at) == known
+        if nothing_new and request.run is None and not untold(seen.findings):
             return
         await self._note_findings(known, seen, request, now)
-        told = [await self._told(seen, one) for one in seen.findings]
-        await self.keys.remember_key_state(replace(seen, findings=tuple(told)))
+        await self.keys.remember_key_state(seen)
+        if untold(seen.findings):  # remembered first: told again after a crash, it is the same notice
+            told = [await self._told(seen, one) for one in seen.findings]
+            await self.keys.remember_key_state(replace(seen, findings=tuple(told)))
 
     async def _note_findings(self, before: KnownKey, after: KnownKey, request: KeyRequest, now: datetime) -> None:
         """Keep what began and what ended."""

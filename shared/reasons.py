@@ -192,9 +192,9 @@ class Subject:
     cluster: ClusterId | None = None
     vault: VaultId | None = None
     key: str | None = None
-    version: str | None = None
     principal: str | None = None
     identity: str | None = None
+    version: str | None = None
 
 
 def fix(reason: Reason, subject: Subject) -> Fix | None:

@@ -29,6 +29,7 @@ from shared.queues import Queues
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
 from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
+from shared.rotation import KeyUser, user_of
 from shared.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class _Tally:
 
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
+    users: defaultdict[KeyId, list[KeyUser]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     paused: bool | None = None
@@ -137,6 +139,7 @@ class Sweeper:
         for cluster_id in self._absent(records, request.scope, tally, now):
             await self._enqueue(cluster_id, request, tally)
         for key, vault in tally.keys.items():
+            await self.usage.mend(key, tally.users[key], now=now)
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault, run=request.run))
 
     async def _sweep_page(
@@ -168,7 +171,7 @@ class Sweeper:
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
-        self._remember_keys(cluster, assignment, tally)
+        self._remember_keys(cluster, assignment, tally, now)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
         if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
@@ -218,7 +221,7 @@ class Sweeper:
         tally.enqueued += 1
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
 
-    def _remember_keys(self, cluster: Cluster, assignment: Assignment, tally: _Tally) -> None:
+    def _remember_keys(self, cluster: Cluster, assignment: Assignment, tally: _Tally, now: datetime) -> None:
         """Remember the key that a cluster uses and the one that its target names, each with its vault's id if known."""
         asked, target = vault_of(cluster, assignment), assignment.target
         if asked is not None and target is not None and target.key is not None:
@@ -228,6 +231,9 @@ class Sweeper:
             named = _vault(vault_id, reference.key) if vault_id else None
             own = asked if asked is not None and asked.name == reference.key.vault else None
             tally.keys[reference.key] = tally.keys.get(reference.key) or named or own
+        user = user_of(cluster, begun_before=True, now=now)
+        if reference is not None and user is not None:
+            tally.users[reference.key].append(user)
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:

@@ -137,7 +137,7 @@ async def product(
         rows, queues = Tables(tables), Queues(storage)
         ledger, keys = Ledger(rows), KeyLedger(rows)
         keydata = KeyData(VaultDoor(credential, transport), keys)
-        usage = Usage(keys, queues)
+        usage = Usage(in_force, keys, queues)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
         preparer = Preparer(keyvault, identities, roles)

@@ -142,7 +142,7 @@ def test_the_tables_and_queues_are_the_code_s() -> None:
 
 
 def test_the_hook_looks_for_vaults_in_the_ledger_s_own_row() -> None:
-    ledger = (ROOT / "shared" / "ledger.py").read_text(encoding="utf-8")
+    ledger = (ROOT / "shared" / "keyledger.py").read_text(encoding="utf-8")
 
     assert f'_KEY_ROW = "{KEY_ROW}"' in ledger
     assert '"RowKey": _KEY_ROW, "vaultId": str(vault)' in ledger
