@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from shared.access import Roles
     from shared.aks import Aks
+    from shared.announcements import Announcements
     from shared.identities import Identities
     from shared.inspector import Inspector
     from shared.keydata import KeyData
@@ -94,6 +95,7 @@ def inspector() -> Inspector:
         aks(),
         keyvault(),
         keydata(),
+        announcements(),
         roles(),
         ledger(),
         key_ledger(),
@@ -166,6 +168,14 @@ def roles() -> Roles:
     from shared.access import Roles
 
     return Roles(_credential(), _transport())
+
+
+@cache
+def announcements() -> Announcements:
+    """Event subscriptions."""
+    from shared.announcements import Announcements
+
+    return Announcements(_credential(), _transport())
 
 
 @cache
@@ -290,6 +300,7 @@ _BUILT = (
         preparer,
         roles,
         identities,
+        announcements,
         ledger,
         key_ledger,
         usage,

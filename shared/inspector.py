@@ -17,6 +17,7 @@ from itertools import batched
 
 from shared.access import Roles
 from shared.aks import Aks
+from shared.announcements import Announcements
 from shared.clusters import ClusterId
 from shared.errors import Missing, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
@@ -49,6 +50,7 @@ class Inspector:
     aks: Aks
     keyvault: KeyVault
     keydata: KeyData
+    announcements: Announcements
     roles: Roles
     ledger: Ledger
     keys: KeyLedger
@@ -257,6 +259,7 @@ class Inspector:
             picture(users, adoptions, versions, now),
             rotation_policy=policy,
             access=await self._access(vault, known, users, now) if vault is not None else {},
+            announced=await self.announcements.reach(known.vault_id) if vault is not None else None,
             vault_deleted=vault is None and await self.keyvault.is_deleted(known.vault_id),
             key_deleted=key is None and await self.keydata.is_deleted(known.key, now=now) is True,
         )

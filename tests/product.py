@@ -17,6 +17,7 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from shared.access import Roles
 from shared.aks import Aks
+from shared.announcements import Announcements
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
 from shared.identities import Identities
@@ -138,6 +139,7 @@ async def product(
         ledger, keys = Ledger(rows), KeyLedger(rows)
         keydata = KeyData(VaultDoor(credential, transport), keys)
         usage = Usage(in_force, keys, queues)
+        announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
         preparer = Preparer(keyvault, identities, roles)
@@ -152,7 +154,7 @@ async def product(
             queues,
             pauses,
             Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
-            Inspector(in_force, aks, keyvault, keydata, roles, ledger, keys, recorder, queues, ()),
+            Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
             Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,
             storage,

@@ -58,7 +58,18 @@ LAYERS: list[set[str]] = [
     {"reconciler", "inspector", "sweeper", "views"},
     {"recorder", "pauses", "surveyor", "preparer", "usage"},
     {"keydata"},
-    {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "keyledger", "queues", "notices"},
+    {
+        "aks",
+        "announcements",
+        "keyvault",
+        "vaultdoor",
+        "access",
+        "identities",
+        "ledger",
+        "keyledger",
+        "queues",
+        "notices",
+    },
     {"tables"},
     {"calls", "settings"},
     {"records"},
@@ -87,7 +98,18 @@ CORE = {
     "events",
 }
 SPEAKS_TO_AZURE = {
-    *("aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "keyledger", "queues", "notices"),
+    *(
+        "aks",
+        "announcements",
+        "keyvault",
+        "vaultdoor",
+        "access",
+        "identities",
+        "ledger",
+        "keyledger",
+        "queues",
+        "notices",
+    ),
     *("tables", "calls", "bootstrap", "function_app"),
 }
 NOT_IN_THE_CORE = {
