@@ -7,9 +7,11 @@ rbac-guide.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -32,6 +34,8 @@ WRAP = "microsoft.keyvault/vaults/keys/wrap/action"
 UNWRAP = "microsoft.keyvault/vaults/keys/unwrap/action"
 DEFINITIONS_LAST = timedelta(hours=1)
 """Somebody may mend a custom role."""
+
+_AT_ONCE = 8
 
 READ_VAULT = "microsoft.keyvault/vaults/read"
 
@@ -127,6 +131,38 @@ class Roles:
         if not vault.rbac:
             return Access(crypto_by_policies(vault, principal), reading_by_roles(held))
         return Access(crypto_by_roles(held), reading_by_roles(held), granted_at(held))
+
+    async def crypto_of(
+        self, principals: AbstractSet[str], vault: Vault, key: str, *, now: datetime
+    ) -> dict[str, Grant]:
+        """Return what each of these identities may do with a key. One listing tells of all who hold a role themselves;
+        who may hold one through a group is asked about alone.
+        """
+        if not vault.rbac:
+            return {principal: crypto_by_policies(vault, principal) for principal in principals}
+        try:
+            held = await self._held_at(vault, key, now)
+        except Unreadable:
+            return dict.fromkeys(principals, Grant.UNKNOWN)
+        may = {principal: crypto_by_roles(held.get(principal.lower(), ())) for principal in principals}
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(principal: str) -> None:
+            async with at_once:
+                may[principal] = (await self.access(principal, vault, key, now=now)).crypto
+
+        await asyncio.gather(*(ask(principal) for principal, grant in may.items() if grant is not Grant.GRANTED))
+        return may
+
+    async def _held_at(self, vault: Vault, key: str, now: datetime) -> dict[str, list[Assigned]]:
+        """The roles at a key and above it, by the identity that holds them itself."""
+        operations = self._client(vault.id.subscription).role_assignments
+        held: dict[str, list[Assigned]] = {}
+        with translated():
+            rows = [one async for one in operations.list_for_scope(f"{vault.id}/keys/{key}", filter="atScope()")]
+        for row in rows:
+            held.setdefault(str(row.principal_id).lower(), []).append(await self._assigned(row, now))
+        return held
 
     async def grant(self, role: Role, principal: str, vault: VaultId) -> None:
         """Grant an identity a role on a vault. Granted already, under whatever name: nothing changes.

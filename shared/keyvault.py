@@ -33,6 +33,7 @@ from azure.mgmt.keyvault.models import Key as KeyModel
 from shared.calls import ONE_TRY, ImpatientRetry, translated
 from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
+from shared.keys import RotationPolicy as KeyRotation
 from shared.preparations import CreateKey, CreateVault
 
 log = logging.getLogger(__name__)
@@ -175,10 +176,12 @@ class KeyVault:
         except Conflict as error:
             raise _final(error, there=await self.key(asked.vault, asked.key, **ONE_TRY) is not None) from error
 
-    async def unknown_versions(self, vault: VaultId, key: KeyId, known: AbstractSet[str]) -> tuple[KeyVersion, ...]:
-        """Read the versions of a key that are not known yet, in no order.
+    async def versions(
+        self, vault: VaultId, key: KeyId, *, but: AbstractSet[str] = frozenset()
+    ) -> tuple[KeyVersion, ...]:
+        """Read the versions of a key but for those that are named, in no order.
 
-        The list's rows are not documented to hold all attributes, so each unknown version is read by itself.
+        The list's rows are not documented to hold all attributes, so each version is read by itself.
         """
         keys = self._client(vault.subscription).keys
         with translated():
@@ -192,7 +195,7 @@ class KeyVault:
                 with translated():
                     return _version(version, await keys.get_version(vault.group, vault.name, key.name, version))
 
-        return tuple(await asyncio.gather(*(read(name) for name in names if name not in known)))
+        return tuple(await asyncio.gather(*(read(name) for name in names if name not in but)))
 
     def _client(self, subscription: str) -> KeyVaultManagementClient:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
@@ -266,6 +269,22 @@ def _key(key: KeyId, properties: KeyProperties) -> Key:
         enabled=attributes is None or attributes.enabled is not False,
         not_before=_moment(attributes.not_before) if attributes else None,
         expires=_moment(attributes.expires) if attributes else None,
+        rotation_policy=_rotation_policy(properties),
+    )
+
+
+def _rotation_policy(properties: KeyProperties) -> KeyRotation | None:
+    policy = properties.rotation_policy
+    if policy is None:
+        return None
+    actions = policy.lifetime_actions or []
+    triggers = [
+        one.trigger for one in actions if one.trigger and one.action and _word(one.action.type or "") == "rotate"
+    ]
+    return KeyRotation(
+        rotates_after_creation=next((one.time_after_create for one in triggers if one.time_after_create), None),
+        rotates_before_expiry=next((one.time_before_expiry for one in triggers if one.time_before_expiry), None),
+        expires_in=policy.attributes.expiry_time if policy.attributes else None,
     )
 
 

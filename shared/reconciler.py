@@ -63,6 +63,7 @@ from shared.records import (
     settlement_of_preparation,
 )
 from shared.surveyor import Surveyor
+from shared.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Reconciler:
     ledger: Ledger
     recorder: Recorder
     pauses: Pauses
+    usage: Usage
     queues: Queues
     look_again: timedelta
 
@@ -152,6 +154,7 @@ class Reconciler:
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
             log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
+            await self.usage.close(record, now=now)
             await self.ledger.archive(record, now)
             record = Record(record.cluster_id, version=record.version)
         return record
@@ -164,7 +167,8 @@ class Reconciler:
 
     async def _decide(self, cluster: Cluster, record: Record, request: ClusterRequest, *, now: datetime) -> Record:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
-        seen = record.after_reading(cluster).after_assigning(assignment)
+        noted = await self.usage.note(record, cluster, now=now)
+        seen = noted.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
             reason = Reason.UPDATING if isinstance(record.claim.change, Change) else Reason.PREPARING
             return await self._wait(reason, record, seen, request, now=now, after=self.look_again)
@@ -178,7 +182,7 @@ class Reconciler:
         if decision.action is Action.WAIT:
             after = decision.look_again - now if decision.look_again else self.look_again
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
-        looked = record.after_looking(cluster, assignment, decision, now=now)
+        looked = seen.after_looking(cluster, assignment, decision, now=now)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
@@ -213,7 +217,7 @@ class Reconciler:
         enforcement = await self.ledger.enforcement()
         decision = decide(replace(facts, paused=enforcement.paused), assignment, now)
         if decision.reason in HELD_BACK:
-            looked = record.after_looking(facts.cluster, assignment, decision, now=now)
+            looked = seen.after_looking(facts.cluster, assignment, decision, now=now)
             return await self._hold_back(decision, enforcement, record, looked, request, now=now)
         young = is_propagating(facts.prerequisites, now)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
@@ -335,6 +339,7 @@ class Reconciler:
             return None
         if record.claim is not None:
             record = await self.ledger.settle(record, Settlement.GONE, now=now)
+        await self.usage.close(record, now=now)
         gone = record.after_deciding(Decision(Action.NOTHING, (Reason.GONE,)), now=now)
         gone = replace(gone, closed_at=record.closed_at or now)
         return await self.recorder.record(record, gone, asked_by=request.asked_by, now=now)

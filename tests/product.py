@@ -17,11 +17,13 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from shared.access import Roles
 from shared.aks import Aks
+from shared.announcements import Announcements
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
 from shared.identities import Identities
 from shared.inspector import Inspector
 from shared.keydata import KeyData
+from shared.keyledger import KeyLedger
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
@@ -34,6 +36,8 @@ from shared.recorder import Recorder
 from shared.records import Record
 from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
+from shared.tables import Tables
+from shared.usage import Usage
 from shared.vaultdoor import VaultDoor
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class Product:
     aks: Aks
     keyvault: KeyVault
     ledger: Ledger
+    keys: KeyLedger
     queues: Queues
     pauses: Pauses
     reconciler: Reconciler
@@ -140,8 +145,11 @@ async def product(
             await opened.enter_async_context(closable)
         in_force = PolicyInForce.read(policy, second_role)
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
-        ledger, queues = Ledger(tables), Queues(storage)
-        keydata = KeyData(VaultDoor(credential, transport), ledger)
+        rows, queues = Tables(tables), Queues(storage)
+        ledger, keys = Ledger(rows), KeyLedger(rows)
+        keydata = KeyData(VaultDoor(credential, transport), keys)
+        usage = Usage(in_force, keys, queues)
+        announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
         preparer = Preparer(keyvault, identities, roles)
@@ -152,11 +160,12 @@ async def product(
             aks,
             keyvault,
             ledger,
+            keys,
             queues,
             pauses,
-            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, queues, LOOK_AGAIN),
-            Inspector(aks, keyvault, keydata, ledger, recorder, queues, ()),
-            Sweeper(in_force, aks, ledger, recorder, pauses, queues, ()),
+            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
+            Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
+            Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,
             storage,
         )

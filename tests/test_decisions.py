@@ -1083,6 +1083,7 @@ NOBODY_MENDS = {
     Reason.NO_TARGET,
     Reason.EXEMPT,
     Reason.NOT_AS_ASKED,
+    Reason.ACCESS_POLICY_CHANGED,
     Reason.PREPARING,
     Reason.UPDATING,
     Reason.BUSY,

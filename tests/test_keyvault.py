@@ -42,7 +42,7 @@ async def test_a_version_carries_what_azure_says_of_it(keyvault: KeyVault, azure
     created, expires = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
     key = azure.keyvault.add_key(vault, "etcd", created=created, expires=expires)
 
-    (version,) = await keyvault.unknown_versions(VaultId.parse(vault.id), KEY, set())
+    (version,) = await keyvault.versions(VaultId.parse(vault.id), KEY)
 
     assert version.version == key.current.version
     assert (version.enabled, version.created, version.expires) == (True, created, expires)
@@ -54,7 +54,7 @@ async def test_only_versions_that_are_not_known_are_read(keyvault: KeyVault, azu
     known = key.current.version
     new = azure.keyvault.rotate(vault, key)
 
-    versions = await keyvault.unknown_versions(VaultId.parse(vault.id), KEY, {known})
+    versions = await keyvault.versions(VaultId.parse(vault.id), KEY, but={known})
 
     assert [version.version for version in versions] == [new]
     assert len(azure.journal.matching("GET", "/versions/[0-9a-f]{32}$")) == 1
@@ -72,7 +72,7 @@ async def test_a_key_that_is_not_there_is_unreadable(keyvault: KeyVault, azure: 
     vault = azure.keyvault.add_vault("kv-kms-weu")
 
     with pytest.raises(Unreadable):
-        await keyvault.unknown_versions(VaultId.parse(vault.id), KEY, set())
+        await keyvault.versions(VaultId.parse(vault.id), KEY)
 
 
 # vaults that are made

@@ -10,7 +10,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from local.simulator import access, grants, identities, keyvault, subscriptions, topics
+from local.simulator import access, eventsubscriptions, grants, identities, keyvault, subscriptions, topics
 from local.simulator import aks as managed_clusters
 from local.simulator.clock import Clock
 from local.simulator.errors import ServiceError, missing_api_version, not_simulated
@@ -126,6 +126,7 @@ class Azure:
             or _matched(request, self.access, access.ROUTES, self._admit)
             or _matched(request, self.access, grants.ROUTES, self._admit)
             or _matched(request, self.identities, identities.ROUTES, self._admit)
+            or _matched(request, self.eventgrid, eventsubscriptions.ROUTES, self._admit)
             or _matched(request, self.subscriptions, subscriptions.ROUTES, self._admit)
         )
 
