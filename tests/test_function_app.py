@@ -77,6 +77,13 @@ FUNCTIONS: dict[str, Json] = {
         "route": "clusters/{subscription}/{resourceGroup}/{name}/resume",
     }
     | HTTP_KEY,
+    "confirm_rewrite": {
+        "type": "httpTrigger",
+        "methods": ["POST"],
+        "route": "clusters/{subscription}/{resourceGroup}/{name}/reencrypted",
+    }
+    | HTTP_KEY,
+    "rotate_key": {"type": "httpTrigger", "methods": ["POST"], "route": "keys/{vault}/{name}/rotate"} | HTTP_KEY,
     "answer_anything_else": {"type": "httpTrigger", "methods": ANY_METHOD, "route": "{*path}"} | HTTP_KEY,
 }
 
