@@ -165,8 +165,12 @@ def usable_from(version: KeyVersion, detected_at: datetime) -> datetime:
 
 
 def in_order(versions: Iterable[tuple[KeyVersion, datetime]]) -> list[str]:
-    """Return the names of versions, each with when it was detected, from the oldest to the newest."""
-    return [one.version for one, at in sorted(versions, key=lambda pair: (usable_from(*pair), pair[0].version))]
+    """Return the names of versions, each with when it was detected, from the oldest to the newest.
+
+    Key Vault tells a creation to the second: of two within one, the one that was detected later is the newer one.
+    """
+    by_age = sorted(versions, key=lambda pair: (usable_from(*pair), pair[1], pair[0].version))
+    return [one.version for one, _ in by_age]
 
 
 def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:

@@ -61,8 +61,10 @@ def vault(azure: Azure) -> SimulatedVault:
 
 @pytest.fixture
 def key(azure: Azure, vault: SimulatedVault) -> SimulatedKey:
-    """A key with one version."""
-    return azure.keyvault.add_key(vault, "etcd")
+    """A key with one version, made a while ago."""
+    made = azure.keyvault.add_key(vault, "etcd")
+    azure.clock.advance(HOUR)
+    return made
 
 
 def keyed(azure: Azure, key: SimulatedKey, name: str = "aks-old", *, encryption: Any = "legacy") -> SimulatedCluster:
