@@ -167,10 +167,6 @@ class Play:
             self._create(step.create)
         if step.rotate is not None:
             self._rotate(step.rotate.key, announce=step.rotate.announce)
-        if step.update is not None:
-            self._update(step.update.cluster)
-        if step.rewrite is not None:
-            self._rewrite(step.rewrite.cluster, by=step.rewrite.by)
         if step.wait is not None:
             name, reason = step.wait.cluster, step.wait.reason
             self._wait(lambda: self.rows.get(name, {}).get("reason") == reason, f"{name} to be {reason}")
@@ -179,6 +175,14 @@ class Play:
         if step.advance is not None:
             self.stage.azure.clock.advance(step.advance)
             self.stage.host.advance(step.advance)
+        self._operate(step)
+
+    def _operate(self, step: Step) -> None:
+        """Let an operator do what a step says."""
+        if step.update is not None:
+            self._update(step.update.cluster)
+        if step.rewrite is not None:
+            self._rewrite(step.rewrite.cluster, by=step.rewrite.by)
 
     def _sweep(self) -> None:
         """Let the timer fire, and wait until the sweep and the looks that it asked for are through."""
