@@ -16,7 +16,7 @@ from shared.errors import Declined, Malformed, Unclear
 from shared.events import KeyRequest, RewriteOrder, RotateOrder
 from shared.keys import KeyId, KeyVersion, VaultId
 from shared.records import ROTATION_CLAIM_LASTS, ROTATION_REST, Detection, RotationClaim
-from shared.rotation import Adoption, How, KeyUser, Standing, picture, unready
+from shared.rotation import Adoption, How, KeyUser, Standing, in_order, picture, unready
 from tests.builders import CLUSTER_ID, NOW
 from tests.product import Product, product
 
@@ -198,6 +198,12 @@ def test_all_that_are_not_ready_are_named_in_order() -> None:
     found = unready([replace(UNREWRITTEN, cluster=one, version=MIDDLE) for one in ids], [], VERSIONS)
 
     assert [cluster.name for cluster, _ in found] == ["aks-a", "aks-b", "aks-c"]
+
+
+def test_of_two_versions_made_within_one_second_the_later_detected_is_the_newer() -> None:
+    first, second = KeyVersion("f" * 32, created=NOW), KeyVersion("0" * 32, created=NOW)
+
+    assert in_order([(second, NOW + MINUTE), (first, NOW)]) == [first.version, second.version]
 
 
 # a rotation by hand
@@ -673,7 +679,7 @@ async def test_whoever_rotates_through_the_app_and_confirms_what_is_true_loses_n
 
     for _ in range(25):
         cluster = chance.choice(clusters)
-        deed = chance.choice(["rotate", "update", "rewrite", "write", "see", "wait"])
+        deed = chance.choice(["rotate", "rotate", "update", "update", "rewrite", "write", "see", "see"])
         if deed == "rotate":
             await outcome(rotate(app, azure))
         if deed == "update":
