@@ -33,7 +33,10 @@ API = {
     "clusters": "GET",
     "clusters/{subscription}/{resourceGroup}/{name}": "GET",
     "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
+    "keys": "GET",
+    "keys/{vault}/{name}": "GET",
     "rotations": "GET",
+    "activity": "GET",
     "exemptions": "GET",
     "enforcement": "GET",
     "enforcement/pause": "POST",
@@ -145,7 +148,7 @@ async def start_run(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("runs/{id}", methods=["GET"])
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """Show a run and how far it is."""
-    return await _answer(lambda: bootstrap.views().run(req.route_params["id"]))
+    return await _answer(lambda: bootstrap.views().run(req.route_params["id"], req.params))
 
 
 @app.route("clusters", methods=["GET"])
@@ -176,10 +179,30 @@ async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer(resume, status=202)
 
 
+@app.route("keys", methods=["GET"])
+async def list_keys(req: func.HttpRequest) -> func.HttpResponse:
+    """List the keys: who uses each, how its versions stand, and what is wrong with it."""
+    return await _answer(lambda: bootstrap.key_views().all(req.params))
+
+
+@app.route("keys/{vault}/{name}", methods=["GET"])
+async def get_key(req: func.HttpRequest) -> func.HttpResponse:
+    """Show one key: which cluster still needs which version, and what each has used."""
+    vault, name, now = req.route_params["vault"], req.route_params["name"], datetime.now(UTC)
+    return await _answer(lambda: bootstrap.key_views().one(vault, name, req.params, now=now))
+
+
 @app.route("rotations", methods=["GET"])
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
-    return await _answer(lambda: bootstrap.views().rotations(req.params))
+    return await _answer(lambda: bootstrap.key_views().rotations(req.params))
+
+
+@app.route("activity", methods=["GET"])
+async def list_activity(req: func.HttpRequest) -> func.HttpResponse:
+    """List what happened: decisions, writes, rotations, failures, and who or what asked."""
+    now = datetime.now(UTC)
+    return await _answer(lambda: bootstrap.views().activity(req.params, now=now))
 
 
 @app.route("exemptions", methods=["GET"])
@@ -264,7 +287,7 @@ async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any]
         event_id = event.id
         request = parse(event)
     except Malformed as error:
-        await _note_malformed(event_id, error)
+        await _note_malformed("event", event_id, error)
         return
     if request is None:
         log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
@@ -272,13 +295,13 @@ async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any]
     await ask(request)
 
 
-async def _note_malformed(event_id: str, error: Exception) -> None:
-    """Record what came in and could not be read, by its id and the reason."""
+async def _note_malformed(what: str, name: str, error: Exception) -> None:
+    """Record an event or a message that could not be read, by its id and the reason."""
     from shared.records import Activity
 
-    log.warning("%s is malformed: %s", event_id or "what has no id", error)
-    said = {"detail": str(error)}
-    await bootstrap.ledger().note(Activity("events", event_id or uuid4().hex, datetime.now(UTC), "malformed", said))
+    log.warning("%s %s is malformed: %s", what, name or "without an id", error)
+    said = {"askedBy": f"{what}:{name}", "detail": str(error)}
+    await bootstrap.ledger().note(Activity("events", name or uuid4().hex, datetime.now(UTC), "malformed", said))
 
 
 async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
@@ -295,7 +318,7 @@ async def _give_up(message: func.QueueMessage, give_up: Callable[[bytes], Awaita
     try:
         await give_up(message.get_body())
     except Malformed as error:
-        await _note_malformed(message.id or "", error)
+        await _note_malformed("message", message.id or "", error)
 
 
 async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:

@@ -55,14 +55,14 @@ def imported(file: Path) -> Iterator[str]:
 LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
-    {"reconciler", "inspector", "sweeper", "views"},
+    {"reconciler", "inspector", "sweeper", "views", "keyviews"},
     {"recorder", "pauses", "surveyor", "preparer", "usage"},
     {"keydata"},
     {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "keyledger", "queues", "notices"},
     {"tables"},
     {"calls", "settings"},
     {"records"},
-    {"decisions", "events"},
+    {"decisions", "events", "questions"},
     {"preparations", "keyhealth"},
     {"prerequisites", "rotation"},
     {"policy", "reasons"},
@@ -85,6 +85,7 @@ CORE = {
     "decisions",
     "records",
     "events",
+    "questions",
 }
 SPEAKS_TO_AZURE = {
     *("aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "keyledger", "queues", "notices"),
