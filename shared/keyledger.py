@@ -20,12 +20,13 @@ from pydantic import TypeAdapter
 from shared.calls import translated
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import LostRace
-from shared.keyhealth import Finding
+from shared.keyhealth import SHOWN, Finding
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.records import Detection, KeySummary, KnownKey, Rotation
 from shared.rotation import Adoption, How, KeyUser
 from shared.tables import (
     MOST_AT_ONCE,
+    PROPERTY_LIMIT,
     Operation,
     Page,
     Row,
@@ -50,8 +51,11 @@ _ROTATION_POLICY = TypeAdapter(RotationPolicy)
 _SUMMARY = TypeAdapter(KeySummary)
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _REPLACE = {"mode": UpdateMode.REPLACE}
-_MOST_FINDINGS = 15
-"""As many as a property holds, each with its clusters."""
+_NAMED = (SHOWN, 3, 1, 0)
+"""So many clusters each finding names, the first of these that lets all findings fit into one property."""
+
+_MOST_FINDINGS = 200
+"""So many fit without naming anybody. Those that stop somebody come first."""
 
 
 class KeyLedger:
@@ -182,7 +186,7 @@ class KeyLedger:
         The list comes first: a look that died in between is taken up again as long as the key's own row lacks its run.
         """
         said = {
-            "findings": to_json(_FINDINGS, known.findings[:_MOST_FINDINGS]),
+            "findings": _findings(known.findings),
             "rotationPolicy": to_json(_ROTATION_POLICY, known.rotation_policy) or "",
             "summary": to_json(_SUMMARY, known.summary) or "",
             "lookedAt": known.looked_at,
@@ -287,6 +291,15 @@ class KeyLedger:
 
 
 _ROTATION_FILTERS = {"p": "PartitionKey eq @p", "h": "how eq @h", "s": "detectedAt ge @s"}
+
+
+def _findings(found: Sequence[Finding]) -> str:
+    """Findings as a property's text: rather fewer clusters of each than fewer findings."""
+    kept = tuple(found[:_MOST_FINDINGS])
+    texts = [
+        _FINDINGS.dump_json(tuple(replace(one, clusters=one.clusters[:named]) for one in kept)) for named in _NAMED
+    ]
+    return next(text for text in texts if len(text) <= PROPERTY_LIMIT).decode()
 
 
 def _given(**names: Any) -> dict[str, Any]:
