@@ -280,5 +280,8 @@ def _finding(query: Query) -> Callable[[KnownKey], bool] | None:
         return None
     if query["finding"] == ANY:
         return lambda known: bool(known.findings)
-    reason = word(query, "finding", Reason)
+    try:
+        reason = word(query, "finding", Reason)
+    except Malformed as error:
+        raise Malformed(f"finding must be {ANY}, or a reason, like {Reason.KEY_DISABLED}") from error
     return lambda known: any(finding.reason is reason for finding in known.findings)
