@@ -65,32 +65,42 @@ class KeyLedger:
         """Remember that a cluster uses a key, and which version where it names one; return whether that is new.
 
         What is known of an earlier time stays: since when, and when its secrets were rewritten. `in_effect` says that
-        the cluster's last operation ended well: only from then on can a rewrite count for this version.
+        the cluster's last operation ended well: only from then on can a rewrite count for this version, and until then
+        a legacy cluster that is to follow the key's newest version needs what it named.
+
+        What it names is remembered first. Died in between, that is done again; the other way round it would look as
+        if it had been named all along.
         """
         row = await self._tables.get("keyusers", key_partition(key), _user_name(user.cluster, user.resource_uid))
         before = _user(row) if row is not None else None
+        anew = before is None or before.ended_at is not None
+        moved = before is not None and before.is_legacy and not user.is_legacy
+        if moved and not anew and not in_effect:
+            return False
         if before is not None:
-            user = replace(
-                user,
-                since=before.since,
-                begun_before=before.begun_before,
-                rewritten_at=before.rewritten_at,
-                rewritten_by=before.rewritten_by,
-            )
-        if user != before:
-            await self._write_user(key, user, row)
-        begins = before is None or before.ended_at is not None or before.version != user.version
+            user = replace(user, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
+        if before is not None and not moved:
+            user = replace(user, since=before.since, begun_before=before.begun_before)
+        begins = anew or (before is not None and before.version != user.version)
         if user.version is not None:
             await self._take_up(key, user, user.version, begins=begins, in_effect=in_effect, now=now)
-        return before is None or before.ended_at is not None
+        if user != before:
+            await self._write_user(key, user, row)
+        return anew or moved
 
-    async def end_use(self, key: KeyId, cluster: ClusterId, uid: str, *, gone: bool, now: datetime) -> None:
-        """Remember that a cluster uses a key no more; `gone` if it was deleted. Unknown or told before: nothing."""
+    async def end_use(
+        self, key: KeyId, cluster: ClusterId, uid: str, *, to: KeyManagement | None, now: datetime
+    ) -> None:
+        """Remember that a cluster uses a key no more, but something else; `to` None if it was deleted.
+
+        Unknown or told before: nothing.
+        """
         row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
         if row is None:
             return
         before = _user(row)
-        after = replace(before, ended_at=before.ended_at or now, gone=before.gone or gone)
+        ended_as = before.ended_as if before.ended_at is not None else to
+        after = replace(before, ended_at=before.ended_at or now, ended_as=ended_as, gone=before.gone or to is None)
         if after != before:
             await self._write_user(key, after, row)
 
@@ -262,6 +272,7 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "created": version.created,
             "notBefore": version.not_before,
             "expires": version.expires,
+            "updated": version.updated,
         }
     )
 
@@ -273,6 +284,7 @@ def _rotation(row: Row) -> Rotation:
         created=row.get("created"),
         not_before=row.get("notBefore"),
         expires=row.get("expires"),
+        updated=row.get("updated"),
     )
     return Rotation(
         KeyId(*row["PartitionKey"].split("|")),
@@ -312,6 +324,7 @@ def _user_values(key: KeyId, user: KeyUser) -> dict[str, Any]:
             "rewrittenAt": user.rewritten_at,
             "rewrittenBy": user.rewritten_by,
             "endedAt": user.ended_at,
+            "endedAs": user.ended_as,
             "gone": user.gone,
         }
     )
@@ -331,6 +344,7 @@ def _user(row: Row) -> KeyUser:
         rewritten_at=row.get("rewrittenAt"),
         rewritten_by=row.get("rewrittenBy"),
         ended_at=row.get("endedAt"),
+        ended_as=KeyManagement(row["endedAs"]) if "endedAs" in row else None,
         gone=row["gone"],
     )
 
