@@ -172,6 +172,8 @@ class Sweeper:
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
         self._remember_keys(cluster, assignment, tally, now)
+        for key in record.past_keys:  # secrets may still lie on it
+            tally.keys.setdefault(key, None)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
         if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
