@@ -201,6 +201,8 @@ class Inspector:
         """Look at the key besides its versions: what is wrong with it, and which clusters that would stop."""
         facts = await self._facts(known, users, adoptions, now)
         seen = replace(known, last_run=request.run or known.last_run)
+        if known.vault_id is None:
+            return
         if facts is not None:
             found = findings(
                 concerns(facts, self._asked, now),

@@ -206,3 +206,16 @@ async def test_more_versions_than_one_page_holds_are_all_logged(
     await app.inspector.inspect(SWEPT, now=NOW)
 
     assert len(await how(app)) == 13
+
+
+async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(app: Product, azure: Azure) -> None:
+    from local.simulator import SUBSCRIPTION
+
+    vault_id = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms-weu")
+    for run in ("sweep-1", "sweep-2"):
+        await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id, run=run), now=NOW)
+    azure.keyvault.add_key(azure.keyvault.add_vault("kv-kms-weu"), "etcd")
+
+    await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id, run="sweep-3"), now=NOW)
+
+    assert set((await how(app)).values()) == {Detection.BASELINE}
