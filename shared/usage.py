@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.clusters import Cluster
+from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId
@@ -46,12 +46,21 @@ class Usage:
             await self._leave(past, record, cluster, now)
         return replace(record, use=summed_up, past_keys=past)
 
-    async def mend(self, key: KeyId, users: Iterable[KeyUser], *, now: datetime) -> None:
-        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them."""
-        known = {(user.cluster, user.resource_uid) for user in await self.keys.users(key)}
-        for user in users:
-            if (user.cluster, user.resource_uid) not in known:
-                await self.keys.use(key, user, in_effect=False, now=now)
+    async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> list[ClusterId]:
+        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.
+
+        Each with whether what it names is in effect. Returns those that the ledger knows otherwise: somebody read
+        them earlier and wrote later. They are to be read and noted afresh.
+        """
+        known = {(user.cluster, user.resource_uid): user for user in await self.keys.users(key)}
+        amiss = []
+        for user, in_effect in users:
+            have = known.get((user.cluster, user.resource_uid))
+            if have is None:
+                await self.keys.use(key, user, in_effect=in_effect, now=now)
+            elif in_effect and (have.ended_at is not None or have.version != user.version):
+                amiss.append(user.cluster)
+        return amiss
 
     async def close(self, record: Record, *, now: datetime) -> None:
         """Remember that a cluster is gone: it needs no key any more."""

@@ -139,6 +139,12 @@ class World:
         """The cluster of this number, if it is there."""
         return next((one for one in self.clusters if one.name == f"aks-{number}"), None)
 
+    def uid(self, number: int) -> str:
+        """The incarnation of a cluster that is there."""
+        cluster = self.cluster(number)
+        assert cluster is not None
+        return str(cluster.document["properties"]["resourceUID"])
+
     def version(self, back: int) -> SimulatedVersion | None:
         """So many versions back from the newest that can be used and was not retired."""
         usable = [

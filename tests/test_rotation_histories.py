@@ -7,13 +7,14 @@ that die between two writes, clusters created, deleted and created again, update
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.rotation import How
+from shared.rotation import How, Why
 from tests.builders import PROPERTY
 from tests.histories import HOUR, MINUTE, NAMED, USED, World, world
 
@@ -335,3 +336,40 @@ async def _left(scene: World) -> set[str]:
     moved: list[Step] = [("move", 0, "platform-managed", False), ("wait", 0.2), ("sweep",), ("rewrite", 0)]
     await play_all(scene, [*ROTATED, *moved])
     return set(scene.used.versions)
+
+
+async def test_what_a_slower_look_wrote_over_a_newer_one_is_mended_by_the_sweep(azure: Azure, account: Account) -> None:
+    async with world(azure, account) as scene:
+        await play_all(scene, [LEGACY, ("sweep",)])
+        (stale,) = await scene.app.keys.users(USED)
+        for step in [("rotate-with-care", 0), ("sweep",)]:
+            await play(scene, step)
+        await scene.app.keys.use(USED, stale, in_effect=True, now=scene.now)
+
+        await scene.sweep()
+
+        (user,) = await scene.app.keys.users(USED)
+        assert user.version == scene.used.current.version
+        await scene.check_picture()
+        await assert_nothing_more_is_written(scene)
+
+
+async def test_a_cluster_created_anew_begins_anew_and_its_past_needs_are_gone(azure: Azure, account: Account) -> None:
+    async with world(azure, account) as scene:
+        await play_all(scene, ROTATED)
+        old = scene.uid(0)
+        before = {user.resource_uid: user for user in await scene.app.keys.users(USED)}
+        took_up = [one for one in await scene.app.keys.adoptions(USED) if one.resource_uid == old]
+
+        await play_all(scene, [("delete", 0), LEGACY])
+
+        users = {user.resource_uid: user for user in await scene.app.keys.users(USED)}
+        needs = [need for needs in (await scene.needs()).values() for need in needs]
+        assert users.keys() == {old, scene.uid(0)}
+        assert replace(users[old], ended_at=None, gone=False) == before[old]
+        assert users[old].gone
+        assert {need.why for need in needs if need.resource_uid == old} == {Why.GONE}
+        assert [one for one in await scene.app.keys.adoptions(USED) if one.resource_uid == old] == took_up
+        assert {need.why for need in needs if need.resource_uid == scene.uid(0)} == {Why.CURRENT, Why.HISTORY_UNKNOWN}
+        assert users[scene.uid(0)].rewritten_at is None
+        await assert_nothing_more_is_written(scene)
