@@ -203,10 +203,19 @@ class KeyLedger:
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def changed(self, rotations: Iterable[Rotation]) -> None:
-        """Write over the rows of versions whose attributes are others by now."""
+        """Write over the attributes of versions that are others by now; who was told is not touched."""
         for rotation in rotations:
+            row = await self._tables.get("rotations", *_rotation_keys(rotation).values())
+            if row is None:
+                continue
+            kept = {name: value for name, value in row.items() if name not in _ATTRIBUTES}
             with translated(writing=True):
-                await self._tables["rotations"].upsert_entity(_rotation_row(rotation), mode=UpdateMode.REPLACE)
+                try:
+                    await self._tables["rotations"].update_entity(
+                        guarded(kept | _attributes(rotation.version)), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
+                    )
+                except (ResourceModifiedError, ResourceNotFoundError) as error:
+                    raise LostRace(str(rotation.key)) from error
 
     async def of_vault(self, vault: VaultId) -> list[KeyId]:
         """Read which keys of a vault are known."""
@@ -229,6 +238,23 @@ class KeyLedger:
         row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
+
+    async def heard(self, key: KeyId, event: str, now: datetime) -> datetime | None:
+        """Remember that an event said something of a key; return when it first did, None if it was answered since."""
+        partition, name = key_partition(key), f"e|{event}"
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["rotations"].create_entity({"PartitionKey": partition, "RowKey": name, "heardAt": now})
+            return now
+        known = await self._tables.get("rotations", partition, name)
+        if known is not None and known.get("answered"):
+            return None
+        return known["heardAt"] if known is not None else now
+
+    async def answered(self, key: KeyId, event: str) -> None:
+        """Remember that all was done about an event: it may come again."""
+        row = {"PartitionKey": key_partition(key), "RowKey": f"e|{event}", "answered": True}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
 
     async def told_up_to(self, rotations: Sequence[Rotation], user: KeyUser) -> None:
         """Remember how far the users of a key were told of versions: a redelivery goes on there."""
@@ -257,8 +283,20 @@ def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
     return {"PartitionKey": key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
 
 
+def _attributes(version: KeyVersion) -> dict[str, Any]:
+    return {
+        "enabled": version.enabled,
+        "created": version.created,
+        "notBefore": version.not_before,
+        "expires": version.expires,
+        "updated": version.updated,
+    }
+
+
+_ATTRIBUTES = frozenset(_attributes(KeyVersion("")))
+
+
 def _rotation_row(rotation: Rotation) -> dict[str, Any]:
-    version = rotation.version
     return guarded(
         {
             **_rotation_keys(rotation),
@@ -268,11 +306,7 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "fannedOutAt": rotation.fanned_out_at,
             "toldUpTo": rotation.told_up_to,
             "latencySeconds": rotation.latency.total_seconds() if rotation.latency is not None else None,
-            "enabled": version.enabled,
-            "created": version.created,
-            "notBefore": version.not_before,
-            "expires": version.expires,
-            "updated": version.updated,
+            **_attributes(rotation.version),
         }
     )
 
