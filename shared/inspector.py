@@ -180,15 +180,23 @@ class Inspector:
         return found
 
     async def _answer(self, request: KeyRequest, users: Sequence[KeyUser], now: datetime) -> None:
-        """Record what an event said besides a new version, look at the clusters that it concerns, and tell of it."""
+        """Record what an event said besides a new version, look at the clusters that it concerns, and tell of it: once.
+
+        An event without an id can't be told from another one.
+        """
         if request.cause is None:
             return
         event_id = request.asked_by.removeprefix("event:")
+        event = f"{request.cause}|{event_id}" if event_id else f"{request.cause}|{int(now.timestamp())}"
+        heard_at = await self.keys.heard(request.key, event, now)
+        if heard_at is None:
+            return
         said = {"askedBy": request.asked_by, "version": request.version}
         active = [user for user in users if user.ended_at is None]
-        await self.ledger.note(Activity(request.key, event_id, now, request.cause, said))
+        await self.ledger.note(Activity(request.key, event_id, heard_at, request.cause, said))
         await self._tell_users(request, active)
         await self.recorder.tell_of_event(request.key, request.cause, event_id, [user.cluster for user in active])
+        await self.keys.answered(request.key, event)
 
     async def _look_at_key(
         self,

@@ -80,32 +80,42 @@ class KeyLedger:
         """Remember that a cluster uses a key, and which version where it names one; return whether that is new.
 
         What is known of an earlier time stays: since when, and when its secrets were rewritten. `in_effect` says that
-        the cluster's last operation ended well: only from then on can a rewrite count for this version.
+        the cluster's last operation ended well: only from then on can a rewrite count for this version, and until then
+        a legacy cluster that is to follow the key's newest version needs what it named.
+
+        What it names is remembered first. Died in between, that is done again; the other way round it would look as
+        if it had been named all along.
         """
         row = await self._tables.get("keyusers", key_partition(key), _user_name(user.cluster, user.resource_uid))
         before = _user(row) if row is not None else None
+        anew = before is None or before.ended_at is not None
+        moved = before is not None and before.is_legacy and not user.is_legacy
+        if moved and not anew and not in_effect:
+            return False
         if before is not None:
-            user = replace(
-                user,
-                since=before.since,
-                begun_before=before.begun_before,
-                rewritten_at=before.rewritten_at,
-                rewritten_by=before.rewritten_by,
-            )
-        if user != before:
-            await self._write_user(key, user, row)
-        begins = before is None or before.ended_at is not None or before.version != user.version
+            user = replace(user, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
+        if before is not None and not moved:
+            user = replace(user, since=before.since, begun_before=before.begun_before)
+        begins = anew or (before is not None and before.version != user.version)
         if user.version is not None:
             await self._take_up(key, user, user.version, begins=begins, in_effect=in_effect, now=now)
-        return before is None or before.ended_at is not None
+        if user != before:
+            await self._write_user(key, user, row)
+        return anew or moved
 
-    async def end_use(self, key: KeyId, cluster: ClusterId, uid: str, *, gone: bool, now: datetime) -> None:
-        """Remember that a cluster uses a key no more; `gone` if it was deleted. Unknown or told before: nothing."""
+    async def end_use(
+        self, key: KeyId, cluster: ClusterId, uid: str, *, to: KeyManagement | None, now: datetime
+    ) -> None:
+        """Remember that a cluster uses a key no more, but something else; `to` None if it was deleted.
+
+        Unknown or told before: nothing.
+        """
         row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
         if row is None:
             return
         before = _user(row)
-        after = replace(before, ended_at=before.ended_at or now, gone=before.gone or gone)
+        ended_as = before.ended_as if before.ended_at is not None else to
+        after = replace(before, ended_at=before.ended_at or now, ended_as=ended_as, gone=before.gone or to is None)
         if after != before:
             await self._write_user(key, after, row)
 
@@ -232,10 +242,19 @@ class KeyLedger:
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def changed(self, rotations: Iterable[Rotation]) -> None:
-        """Write over the rows of versions whose attributes are others by now."""
+        """Write over the attributes of versions that are others by now; who was told is not touched."""
         for rotation in rotations:
+            row = await self._tables.get("rotations", *_rotation_keys(rotation).values())
+            if row is None:
+                continue
+            kept = {name: value for name, value in row.items() if name not in _ATTRIBUTES}
             with translated(writing=True):
-                await self._tables["rotations"].upsert_entity(_rotation_row(rotation), mode=UpdateMode.REPLACE)
+                try:
+                    await self._tables["rotations"].update_entity(
+                        guarded(kept | _attributes(rotation.version)), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
+                    )
+                except (ResourceModifiedError, ResourceNotFoundError) as error:
+                    raise LostRace(str(rotation.key)) from error
 
     async def of_vault(self, vault: VaultId) -> list[KeyId]:
         """Read which keys of a vault are known."""
@@ -279,6 +298,23 @@ class KeyLedger:
         row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
+
+    async def heard(self, key: KeyId, event: str, now: datetime) -> datetime | None:
+        """Remember that an event said something of a key; return when it first did, None if it was answered since."""
+        partition, name = key_partition(key), f"e|{event}"
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["rotations"].create_entity({"PartitionKey": partition, "RowKey": name, "heardAt": now})
+            return now
+        known = await self._tables.get("rotations", partition, name)
+        if known is not None and known.get("answered"):
+            return None
+        return known["heardAt"] if known is not None else now
+
+    async def answered(self, key: KeyId, event: str) -> None:
+        """Remember that all was done about an event: it may come again."""
+        row = {"PartitionKey": key_partition(key), "RowKey": f"e|{event}", "answered": True}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
 
     async def told_up_to(self, rotations: Sequence[Rotation], user: KeyUser) -> None:
         """Remember how far the users of a key were told of versions: a redelivery goes on there."""
@@ -360,8 +396,20 @@ def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
     return {"PartitionKey": key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
 
 
+def _attributes(version: KeyVersion) -> dict[str, Any]:
+    return {
+        "enabled": version.enabled,
+        "created": version.created,
+        "notBefore": version.not_before,
+        "expires": version.expires,
+        "updated": version.updated,
+    }
+
+
+_ATTRIBUTES = frozenset(_attributes(KeyVersion("")))
+
+
 def _rotation_row(rotation: Rotation) -> dict[str, Any]:
-    version = rotation.version
     return guarded(
         {
             **_rotation_keys(rotation),
@@ -371,10 +419,7 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "fannedOutAt": rotation.fanned_out_at,
             "toldUpTo": rotation.told_up_to,
             "latencySeconds": rotation.latency.total_seconds() if rotation.latency is not None else None,
-            "enabled": version.enabled,
-            "created": version.created,
-            "notBefore": version.not_before,
-            "expires": version.expires,
+            **_attributes(rotation.version),
         }
     )
 
@@ -394,6 +439,7 @@ def _rotation(row: Row) -> Rotation:
         created=row.get("created"),
         not_before=row.get("notBefore"),
         expires=row.get("expires"),
+        updated=row.get("updated"),
     )
     return Rotation(
         KeyId(*row["PartitionKey"].split("|")),
@@ -433,6 +479,7 @@ def _user_values(key: KeyId, user: KeyUser) -> dict[str, Any]:
             "rewrittenAt": user.rewritten_at,
             "rewrittenBy": user.rewritten_by,
             "endedAt": user.ended_at,
+            "endedAs": user.ended_as,
             "gone": user.gone,
         }
     )
@@ -452,6 +499,7 @@ def _user(row: Row) -> KeyUser:
         rewritten_at=row.get("rewrittenAt"),
         rewritten_by=row.get("rewrittenBy"),
         ended_at=row.get("endedAt"),
+        ended_as=KeyManagement(row["endedAs"]) if "endedAs" in row else None,
         gone=row["gone"],
     )
 

@@ -91,13 +91,17 @@ class VaultId:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One version of a key as ARM shows it. Times are aware UTC; None where the service says nothing."""
+    """One version of a key as ARM shows it. Times are aware UTC; None where the service says nothing.
+
+    `updated` is when its attributes were changed last.
+    """
 
     version: str
     enabled: bool | None = None
     created: datetime | None = None
     not_before: datetime | None = None
     expires: datetime | None = None
+    updated: datetime | None = None
 
 
 class VaultNetwork(StrEnum):

@@ -302,6 +302,7 @@ def _version(name: str, key: KeyModel) -> KeyVersion:
         created=_moment(attributes.created),
         not_before=_moment(attributes.not_before),
         expires=_moment(attributes.expires),
+        updated=_moment(attributes.updated),
     )
 
 

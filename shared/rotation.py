@@ -12,11 +12,10 @@ Azure/AKS issue 4926 (the slot that nobody sees).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
 
 from shared.clusters import Cluster, ClusterId, KeyManagement
 from shared.keys import KeyVersion
@@ -97,7 +96,7 @@ class KeyUser:
 
     `begun_before` says that it was older than the ledger's first sight of it. `version` is the one that a legacy
     cluster names. `rewritten_at` is the newest confirmed rewrite of all its secrets. `gone` says that the cluster
-    was deleted; else, once `ended_at` is set, it uses something else.
+    was deleted; else, once `ended_at` is set, it uses something else: `ended_as` is its key management since.
     """
 
     cluster: ClusterId
@@ -111,6 +110,7 @@ class KeyUser:
     rewritten_at: datetime | None = None
     rewritten_by: str | None = None
     ended_at: datetime | None = None
+    ended_as: KeyManagement | None = None
     gone: bool = False
 
     @property
@@ -316,39 +316,61 @@ Judged = dict[str, tuple[Standing, Why]]
 
 
 def _legacy(user: KeyUser, mine: dict[str, Adoption], order: Sequence[str]) -> Judged:
-    """Two slots, and the secrets that were not rewritten. A rewrite counts once the update before it had ended."""
+    """Two slots, and the secrets that were not rewritten. A rewrite counts once the update before it had ended.
+
+    An update that never came into effect left the slots as they were: only those that did push a version out. A
+    version that the ledger never saw the cluster name is no version that it never had: two updates may have passed
+    between two looks.
+    """
     known = sorted(mine.values(), key=lambda one: one.since)
     if not known:
         return {}
-    left_at = {older.version: newer for older, newer in pairwise(known)}
-    slots = [one.version for one in known[-2:]]
+    in_effect = [number for number, one in enumerate(known) if one.effective_at is not None]
+    complete = len(in_effect) > 1
+    slots = _slots(user, known, in_effect)
     judged: Judged = {}
-    for version in [one.version for one in known] + _older(order, known):
-        successor = left_at.get(version, known[0] if version not in mine else None)
-        judged[version] = _legacy_standing(user, version, successor, slots, complete=len(known) > 1)
+    for number, one in enumerate(known):
+        successor = next((known[later] for later in in_effect if later > number), None)
+        judged[one.version] = _legacy_standing(user, one.version, successor, slots, complete=True)
+    older = _older(order, known)
+    for version in order:
+        if version not in mine:
+            passed = complete and version in older
+            judged[version] = _legacy_standing(
+                user, version, known[in_effect[0]] if passed else None, slots, complete=passed
+            )
     return judged
+
+
+def _slots(user: KeyUser, known: Sequence[Adoption], in_effect: Sequence[int]) -> list[str]:
+    """The versions that the cluster's API server may be set up with, the one that it names last.
+
+    A cluster that left keeps the last one for nobody knows how long, but for one that legacy KMS does not serve any
+    more. Sources: AKS docs, use-kms-etcd-encryption and
+    migrate-key-management-service-platform-managed-key-customer-managed-key.
+    """
+    if user.ended_as in {KeyManagement.PLATFORM_MANAGED, KeyManagement.CUSTOMER_MANAGED}:
+        return []
+    kept = 1 if user.ended_at is not None else 2
+    return [one.version for one in known[in_effect[-kept] if len(in_effect) >= kept else 0 :]]
 
 
 def _legacy_standing(
     user: KeyUser, version: str, successor: Adoption | None, slots: Sequence[str], *, complete: bool
 ) -> tuple[Standing, Why]:
+    """How one version stands. `successor` was in effect after it; `complete`: nothing else can have been."""
     if user.gone:
         return Standing.NOT_SHOWN_UNNEEDED, Why.GONE
-    if user.ended_at is not None:
-        rewritten = user.rewritten_at is not None and user.rewritten_at >= user.ended_at
-        return (Standing.CANDIDATE, Why.REWRITTEN) if rewritten else (Standing.NEEDED, Why.NOT_REWRITTEN)
-    if version == slots[-1]:
-        return Standing.NEEDED, Why.CURRENT
-    if version in slots:
-        return Standing.NEEDED, Why.PREVIOUS_SLOT
     if not complete:
         return Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN
-    rewritten = (
-        successor is not None
-        and successor.effective_at is not None
-        and user.rewritten_at is not None
-        and user.rewritten_at >= successor.effective_at
-    )
+    left = user.ended_at or (successor.effective_at if successor is not None else None)
+    rewritten = left is not None and user.rewritten_at is not None and user.rewritten_at >= left
+    if user.ended_at is not None and not rewritten:
+        return Standing.NEEDED, Why.NOT_REWRITTEN
+    if version in slots and user.ended_at is not None:
+        return Standing.NOT_SHOWN_UNNEEDED, Why.PREVIOUS_SLOT
+    if version in slots:
+        return Standing.NEEDED, Why.CURRENT if version == slots[-1] else Why.PREVIOUS_SLOT
     return (Standing.CANDIDATE, Why.REWRITTEN) if rewritten else (Standing.NEEDED, Why.NOT_REWRITTEN)
 
 
@@ -361,45 +383,70 @@ def _older(order: Sequence[str], known: Sequence[Adoption]) -> list[str]:
 def _customer_managed(
     user: KeyUser, mine: dict[str, Adoption], versions: Sequence[KeyVersion], order: Sequence[str], now: datetime
 ) -> Judged:
+    """The version expected to be in use, and those before it. The ledger's first sight of a cluster comes late.
+
+    So it may still be on a version that is older than the first one that it is known to have taken up.
+    """
     used = [version for version in order if version in mine]
-    enabled = {one.version for one in versions if one.enabled is not False}
-    judged = {version: _standing_of(user, mine, used[number:], enabled, now) for number, version in enumerate(used)}
-    if used and user.begun_before:
-        unknown = Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN
-        judged |= dict.fromkeys(order[: order.index(used[0])], unknown)
+    by_name = {one.version: one for one in versions}
+    judged = {version: _standing_of(user, mine, used[number:], by_name, now) for number, version in enumerate(used)}
+    for version in order[: order.index(used[0])] if used else ():
+        judged[version] = _unseen(user, by_name[version], [mine[one] for one in used], now)
     return judged
 
 
+def _unseen(user: KeyUser, version: KeyVersion, later: Sequence[Adoption], now: datetime) -> tuple[Standing, Why]:
+    """How a version stands that the cluster is not known to have used, and may have before it was seen."""
+    if user.gone:
+        return Standing.NOT_SHOWN_UNNEEDED, Why.GONE
+    if _seen_elsewhere(version, None, later, now):
+        return Standing.CANDIDATE, Why.SEEN_ELSEWHERE
+    return Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN
+
+
 def _standing_of(
-    user: KeyUser, mine: dict[str, Adoption], from_here: Sequence[str], enabled: set[str], now: datetime
+    user: KeyUser,
+    mine: dict[str, Adoption],
+    from_here: Sequence[str],
+    versions: Mapping[str, KeyVersion],
+    now: datetime,
 ) -> tuple[Standing, Why]:
     """How the first of these versions stands, from what is known of it and of those after it."""
     own, later = mine[from_here[0]], [mine[version] for version in from_here[1:]]
     if user.gone:
         return Standing.NOT_SHOWN_UNNEEDED, Why.GONE
-    if _seen_elsewhere(own, later, now):
+    if _seen_elsewhere(versions[own.version], own.last_seen, later, now):
         return Standing.CANDIDATE, Why.SEEN_ELSEWHERE
     if user.ended_at is not None:
         leaving = now - user.ended_at < EVIDENCE_MARGIN
         return (Standing.NEEDED, Why.LEAVING) if leaving else (Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE)
-    overtaken = any(one.version in enabled and _is_past(one.expected_by, now) for one in later)
+    overtaken = any(versions[one.version].enabled is not False and _is_past(_due(one), now) for one in later)
     if overtaken:
         return Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE
     if later:
         return Standing.NEEDED, Why.NOT_LEFT
-    return Standing.NEEDED, Why.CURRENT if _is_past(own.expected_by, now) else Why.ADOPTING
+    return Standing.NEEDED, Why.CURRENT if _is_past(_due(own), now) else Why.ADOPTING
 
 
-def _seen_elsewhere(own: Adoption, later: Sequence[Adoption], now: datetime) -> bool:
-    """The log shows a newer version in use, and this one not since then, for a day and more after it was expected."""
+def _seen_elsewhere(version: KeyVersion, last_seen: datetime | None, later: Sequence[Adoption], now: datetime) -> bool:
+    """The log shows a newer version in use, and this one not since then, for a day and more after it was expected.
+
+    The cluster must have been at work all that day: the silence of one that is stopped shows nothing. Nor does that
+    of a version that can't be used, for a re-encryption that it stopped goes on once it can be used again.
+    """
     newer = [one for one in later if one.first_seen is not None and one.last_seen is not None]
-    if not newer:
+    if not newer or version.enabled is False or _is_past(version.expires, now):
         return False
     moved = min(one.first_seen for one in newer if one.first_seen is not None)
-    deadlines = [one.expected_by for one in newer if one.expected_by is not None]
-    quiet_since = max([moved, *deadlines, *([own.last_seen] if own.last_seen is not None else [])])
+    others = [version.updated, last_seen, *(one.expected_by for one in newer)]
+    quiet_since = max([moved, *(one for one in others if one is not None)])
     still_looking = max(one.last_seen for one in newer if one.last_seen is not None)
-    return now - quiet_since >= EVIDENCE_MARGIN and still_looking >= quiet_since
+    return still_looking - quiet_since >= EVIDENCE_MARGIN
+
+
+def _due(adoption: Adoption) -> datetime | None:
+    """By when a version is taken up: what a legacy cluster named, when that came into effect."""
+    return adoption.expected_by or adoption.effective_at
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -55,7 +56,7 @@ class _Tally:
 
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
-    users: defaultdict[KeyId, list[KeyUser]] = field(default_factory=lambda: defaultdict(list))
+    users: defaultdict[KeyId, list[tuple[KeyUser, bool]]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     paused: bool | None = None
@@ -139,7 +140,8 @@ class Sweeper:
         for cluster_id in self._absent(records, request.scope, tally, now):
             await self._enqueue(cluster_id, request, tally)
         for key, vault in tally.keys.items():
-            await self.usage.mend(key, tally.users[key], now=now)
+            for cluster_id in await self.usage.mend(key, tally.users[key], now=now):
+                await self._note_afresh(cluster_id, request, tally)
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault, run=request.run))
 
     async def _sweep_page(
@@ -172,6 +174,8 @@ class Sweeper:
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
         self._remember_keys(cluster, assignment, tally, now)
+        for key in record.past_keys:  # secrets may still lie on it
+            tally.keys.setdefault(key, None)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
         if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
@@ -217,6 +221,15 @@ class Sweeper:
         open_ones = [one for one in due if one.closed_at is None]
         return [one.cluster_id for one in open_ones if scope.holds(one.cluster_id)]
 
+    async def _note_afresh(self, cluster_id: ClusterId, request: ShardRequest, tally: _Tally) -> None:
+        """Let the next look at a cluster note its use of keys, whatever its row says of it."""
+        record = await self.ledger.cluster(cluster_id)
+        if record is None or record.use is None:
+            return
+        with suppress(LostRace):  # whoever was first has noted it, or the next sweep finds it again
+            await self.ledger.write(replace(record, use=None))
+        await self._enqueue(cluster_id, request, tally)
+
     async def _enqueue(self, cluster_id: ClusterId, request: ShardRequest, tally: _Tally) -> None:
         tally.enqueued += 1
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
@@ -233,7 +246,7 @@ class Sweeper:
             tally.keys[reference.key] = tally.keys.get(reference.key) or named or own
         user = user_of(cluster, begun_before=True, now=now)
         if reference is not None and user is not None:
-            tally.users[reference.key].append(user)
+            tally.users[reference.key].append((user, cluster.succeeded and cluster.settled))
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.clusters import Cluster
+from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId
@@ -39,23 +39,34 @@ class Usage:
         summed_up = _summed_up(key, user, in_effect=in_effect)
         if summed_up == record.use:
             return record
-        past = await self._left(record, key, now)
         if key is not None and user is not None and await self.keys.use(key, user, in_effect=in_effect, now=now):
             await self._expect(key, user)
+        past = _past(record, key)
+        if in_effect:
+            await self._leave(past, record, cluster, now)
         return replace(record, use=summed_up, past_keys=past)
 
-    async def mend(self, key: KeyId, users: Iterable[KeyUser], *, now: datetime) -> None:
-        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them."""
-        known = {(user.cluster, user.resource_uid) for user in await self.keys.users(key)}
-        for user in users:
-            if (user.cluster, user.resource_uid) not in known:
-                await self.keys.use(key, user, in_effect=False, now=now)
+    async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> list[ClusterId]:
+        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.
+
+        Each with whether what it names is in effect. Returns those that the ledger knows otherwise: somebody read
+        them earlier and wrote later. They are to be read and noted afresh.
+        """
+        known = {(user.cluster, user.resource_uid): user for user in await self.keys.users(key)}
+        amiss = []
+        for user, in_effect in users:
+            have = known.get((user.cluster, user.resource_uid))
+            if have is None:
+                await self.keys.use(key, user, in_effect=in_effect, now=now)
+            elif in_effect and (have.ended_at is not None or have.version != user.version):
+                amiss.append(user.cluster)
+        return amiss
 
     async def close(self, record: Record, *, now: datetime) -> None:
         """Remember that a cluster is gone: it needs no key any more."""
         current = _key_of(record)
         for key in {*record.past_keys, *([current] if current is not None else [])}:
-            await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", gone=True, now=now)
+            await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=None, now=now)
 
     async def _expect(self, key: KeyId, user: KeyUser) -> None:
         """Remember which versions of its key a new user is to take up.
@@ -69,13 +80,15 @@ class Usage:
         dated = [(one.version, one.detected_at) for one in known.rotations]
         await self.keys.adopt(key, expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours)))
 
-    async def _left(self, record: Record, key: KeyId | None, now: datetime) -> tuple[KeyId, ...]:
-        """End the use of the key that was used until now, if it is another one; return all that were left."""
-        before = _key_of(record)
-        if before is None or before == key:
-            return record.past_keys
-        await self.keys.end_use(before, record.cluster_id, record.resource_uid or "-", gone=False, now=now)
-        return tuple(dict.fromkeys((*record.past_keys, before)))
+    async def _leave(self, past: Iterable[KeyId], record: Record, cluster: Cluster, now: datetime) -> None:
+        """End the use of the keys that were used until now.
+
+        Only once the update that did so has ended well: its document shows the moment that it is sent, and one that
+        fails leaves the cluster with what it had.
+        """
+        to = cluster.encryption.key_management
+        for key in past:
+            await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=to, now=now)
 
 
 def _key_of(record: Record) -> KeyId | None:
@@ -83,9 +96,16 @@ def _key_of(record: Record) -> KeyId | None:
     return encryption.key.key if encryption is not None and encryption.kms_enabled and encryption.key else None
 
 
+def _past(record: Record, key: KeyId | None) -> tuple[KeyId, ...]:
+    """The keys that a cluster has used, or is still using until its update has ended, but for the one it names now."""
+    before = _key_of(record)
+    every = dict.fromkeys((*record.past_keys, *([before] if before is not None else ())))
+    return tuple(one for one in every if one != key)
+
+
 def _summed_up(key: KeyId | None, user: KeyUser | None, *, in_effect: bool) -> str:
     """One line that changes whenever there is something new to remember."""
     if key is None or user is None:
-        return "none"
+        return "none" if in_effect else "none|False"
     parts = (key, user.resource_uid, user.version, user.network_access, user.principal, in_effect)
     return "|".join(map(str, parts))

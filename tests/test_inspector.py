@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from itertools import batched
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.events import KeyRequest
+from local.simulator import SUBSCRIPTION
+from shared.clusters import ClusterId, KeyManagement
+from shared.errors import Unavailable
+from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keys import KeyId, VaultId
+from shared.queues import Queues
+from shared.reasons import Reason
 from shared.records import Detection
+from shared.rotation import KeyUser
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from azure.storage.queue.aio import QueueServiceClient
 
     from local.simulator import Azure
     from local.simulator.keyvault import SimulatedKey, SimulatedVault
@@ -152,8 +165,6 @@ async def test_a_baseline_that_was_cut_short_is_still_a_baseline(
 ) -> None:
     second = azure.keyvault.rotate(vault, key)
     azure.faults.fail_next("GET", f"/versions/{second}$", 500, code="InternalServerError", message="", times=9)
-    from shared.errors import Unavailable
-
     with pytest.raises(Unavailable):
         await app.inspector.inspect(SWEPT, now=NOW)
     while azure.faults.pending:
@@ -206,3 +217,175 @@ async def test_more_versions_than_one_page_holds_are_all_logged(
     await app.inspector.inspect(SWEPT, now=NOW)
 
     assert len(await how(app)) == 13
+
+
+async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(app: Product, azure: Azure) -> None:
+    vault_id = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms-weu")
+    for run in ("sweep-1", "sweep-2"):
+        await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id, run=run), now=NOW)
+    azure.keyvault.add_key(azure.keyvault.add_vault("kv-kms-weu"), "etcd")
+
+    await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id, run="sweep-3"), now=NOW)
+
+    assert set((await how(app)).values()) == {Detection.BASELINE}
+
+
+# what a vault says besides a new version
+
+
+RISKY = [Reason.KEY_NEAR_EXPIRY, Reason.KEY_EXPIRED, Reason.ACCESS_POLICY_CHANGED]
+
+
+async def use(app: Product, azure: Azure, key: SimulatedKey, *names: str) -> None:
+    """Let clusters use the key, and the app know of it and of the key."""
+    for name in names:
+        await app.look(azure.aks.add(name, encryption="customer-managed", key_id=key.uri))
+    await app.inspector.inspect(SWEPT, now=NOW)
+    await taken(app)
+
+
+async def taken(app: Product, queue: str = "clusters") -> list[str]:
+    """Take every message of a queue; return them."""
+    client = app.storage.get_queue_client(queue)
+    messages = [message async for message in client.receive_messages(messages_per_page=32)]
+    for message in messages:
+        await client.delete_message(message)
+    return [str(message.content) for message in messages]
+
+
+async def everything(app: Product) -> list[dict[str, Any]]:
+    return [row for table in ("clusters", "keyusers", "rotations", "activity") for row in await app.rows(table)]
+
+
+@pytest.fixture
+async def telling(azure: Azure, account: Account) -> AsyncIterator[Product]:
+    """The product with a topic."""
+    async with product(account, topic=azure.eventgrid.add_topic("outcomes")) as built:
+        yield built
+
+
+@pytest.mark.parametrize("cause", RISKY)
+async def test_what_a_vault_says_of_a_key_is_recorded_told_and_has_its_clusters_looked_at_once(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, cause: Reason
+) -> None:
+    await use(telling, azure, key, "aks-1", "aks-2")
+    azure.aks.add("aks-none")
+    said = KeyRequest(KEY, "event:e-1", VaultId.parse(vault.id), key.current.version, cause=cause)
+
+    await telling.inspector.inspect(said, now=NOW)
+    looks, rows = await taken(telling), await everything(telling)
+    await telling.inspector.inspect(said, now=NOW + timedelta(hours=1))
+
+    assert sorted(name for look in looks for name in ("aks-1", "aks-2", "aks-none") if name in look) == [
+        "aks-1",
+        "aks-2",
+    ]
+    assert [row["askedBy"] for row in rows if row.get("kind") == cause] == ["event:e-1"]
+    told = [one.payload for one in azure.eventgrid.published if one.payload["id"].startswith("event|")]
+    assert [(one["data"]["reason"], one["data"]["users"]) for one in told] == [(cause, 2)]
+    assert await everything(telling) == rows
+    assert await taken(telling) == []
+
+
+async def test_an_event_whose_answer_was_cut_short_is_answered_by_its_redelivery_in_one_line(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(telling, azure, key, "aks-1")
+    said = KeyRequest(KEY, "event:e-1", VaultId.parse(vault.id), key.current.version, cause=Reason.KEY_EXPIRED)
+    azure.faults.fail_next("POST", "^/api/events", 503, code="ServiceUnavailable", message="later")
+    with pytest.raises(Unavailable):
+        await telling.inspector.inspect(said, now=NOW)
+
+    await telling.inspector.inspect(said, now=NOW + timedelta(minutes=1))
+
+    lines = [row for row in await telling.rows("activity") if row.get("kind") == Reason.KEY_EXPIRED]
+    told = [one.payload["id"] for one in azure.eventgrid.published if one.payload["id"].startswith("event|")]
+    assert (len(lines), len(told)) == (1, 1)
+
+
+async def test_a_vault_whose_policies_changed_has_each_of_its_keys_looked_at(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    azure.keyvault.add_key(vault, "other")
+    for name in (key.name, "other"):
+        await app.inspector.inspect(KeyRequest(KeyId(vault.name, name), "timer", VaultId.parse(vault.id)), now=NOW)
+
+    await app.inspector.inspect_vault(VaultRequest(VaultId.parse(vault.id), "event:e-1", Reason.ACCESS_POLICY_CHANGED))
+
+    asked = [KeyRequest.decode(message) for message in await taken(app, "keys")]
+    assert {(one.key.name, one.cause, one.asked_by) for one in asked} == {
+        (name, Reason.ACCESS_POLICY_CHANGED, "event:e-1") for name in ("etcd", "other")
+    }
+
+
+# two thousand clusters
+
+
+MANY, PAGE = 2000, 500
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class DyingQueues(Queues):
+    """Lets so many messages through, then the process is gone."""
+
+    def __init__(self, service: QueueServiceClient, messages: int) -> None:
+        super().__init__(service)
+        self._left = messages
+
+    async def ask_for_cluster(self, request: ClusterRequest, *, after: timedelta = timedelta()) -> None:
+        """Send a message, or die."""
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+        await super().ask_for_cluster(request, after=after)
+
+
+async def many_users(app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey) -> None:
+    """Let the ledger know a key with two thousand clusters, each with an identity of its own that may use it."""
+    await app.inspector.inspect(SWEPT, now=NOW)
+    first = KeyUser(
+        ClusterId(SUBSCRIPTION, "rg-apps", "aks-0000"), "uid", KeyManagement.CUSTOMER_MANAGED, NOW, principal="-"
+    )
+    await app.keys.use(KEY, first, in_effect=True, now=NOW)
+    (row,) = await app.rows("keyusers")
+    names = [f"{number:04}" for number in range(MANY)]
+    table = app.tables.get_table_client("keyusers")
+    for some in batched(names, 100, strict=True):
+        rows = [
+            {**row, "RowKey": row["RowKey"].replace("aks-0000", f"aks-{one}"), "principal": f"{int(one):032x}"}
+            for one in some
+        ]
+        await table.submit_transaction([("upsert", one) for one in rows])
+    for one in names:
+        azure.access.assign(f"{int(one):032x}", "Key Vault Crypto User", vault.id)
+    azure.clock.advance(timedelta(days=1))
+    azure.keyvault.rotate(vault, key)
+
+
+@pytest.mark.slow
+async def test_two_thousand_clusters_are_told_page_by_page_and_a_redelivery_goes_on_after_a_crash(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await many_users(app, azure, vault, key)
+    now = azure.clock.now()
+    mortal = replace(app.inspector, queues=DyingQueues(app.storage, PAGE + 100))
+    with pytest.raises(Killed):
+        await mortal.inspect(SWEPT, now=now)
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+    half_way = next(one for one in (await app.keys.key(KEY)).rotations if one.how is Detection.SWEEP)
+
+    await app.inspector.inspect(SWEPT, now=now)
+
+    told = Counter([json.loads(message)["cluster"].rpartition("/")[2] for message in await taken(app)])
+    assert half_way.fanned_out_at is None
+    assert (half_way.told_up_to or "").endswith("|aks-0499|uid")
+    assert len(told) == MANY
+    assert sum(told.values()) <= MANY + 100
+    assert all(one.fanned_out_at for one in (await app.keys.key(KEY)).rotations)
+    adopted = Counter(one.cluster for one in await app.keys.adoptions(KEY))
+    assert (len(adopted), set(adopted.values())) == (MANY, {2})
+    assert await app.inspector.inspect(SWEPT, now=now) == ()
+    assert await taken(app) == []

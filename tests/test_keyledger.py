@@ -94,8 +94,8 @@ async def test_a_user_keeps_since_when_it_uses_the_key_and_when_it_was_rewritten
 
 async def test_a_use_that_ended_begins_again(keys: KeyLedger) -> None:
     await keys.use(KEY, USER, in_effect=True, now=NOW)
-    await keys.end_use(KEY, CLUSTER, "uid-1", gone=False, now=NOW + HOUR)
-    await keys.end_use(KEY, CLUSTER, "uid-1", gone=False, now=NOW + 2 * HOUR)
+    await keys.end_use(KEY, CLUSTER, "uid-1", to=KeyManagement.PLATFORM_MANAGED, now=NOW + HOUR)
+    await keys.end_use(KEY, CLUSTER, "uid-1", to=KeyManagement.PLATFORM_MANAGED, now=NOW + 2 * HOUR)
     (ended,) = await keys.users(KEY)
 
     began = await keys.use(KEY, USER, in_effect=True, now=NOW + 3 * HOUR)
@@ -106,7 +106,7 @@ async def test_a_use_that_ended_begins_again(keys: KeyLedger) -> None:
 
 
 async def test_the_end_of_an_unknown_use_is_nothing(app: Product, keys: KeyLedger) -> None:
-    await keys.end_use(KEY, CLUSTER, "uid-1", gone=True, now=NOW)
+    await keys.end_use(KEY, CLUSTER, "uid-1", to=None, now=NOW)
     found = await keys.rewritten(KEY, CLUSTER, "uid-1", by="somebody", at=NOW)
 
     assert found is None
@@ -115,7 +115,7 @@ async def test_the_end_of_an_unknown_use_is_nothing(app: Product, keys: KeyLedge
 
 async def test_each_incarnation_of_a_cluster_is_a_user_of_its_own(keys: KeyLedger) -> None:
     await keys.use(KEY, USER, in_effect=True, now=NOW)
-    await keys.end_use(KEY, CLUSTER, "uid-1", gone=True, now=NOW)
+    await keys.end_use(KEY, CLUSTER, "uid-1", to=None, now=NOW)
 
     await keys.use(KEY, replace(USER, resource_uid="uid-2"), in_effect=True, now=NOW)
 

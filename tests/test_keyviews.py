@@ -279,7 +279,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                 "eventId": "event-1",
                 "expectedBy": "2026-03-02T14:00:00Z",
                 "standing": "needed",
-                "clusterCount": 1,
+                "clusterCount": 2,
                 "clusters": [
                     {
                         "cluster": follower,
@@ -288,7 +288,15 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "why": "adopting",
                         "since": "2026-03-02T08:00:00Z",
                         "expectedBy": "2026-03-02T14:00:00Z",
-                    }
+                    },
+                    {
+                        "cluster": naming,
+                        "resourceUID": OTHER_RESOURCE_UID,
+                        "standing": "not-shown-unneeded",
+                        "why": "history-unknown",
+                        "since": None,
+                        "expectedBy": None,
+                    },
                 ],
             },
         ],
@@ -484,9 +492,10 @@ async def test_asked_for_a_version_only_it_and_the_clusters_that_have_to_do_with
     view = await shown(version=OTHER_VERSION.upper())
 
     assert [one["version"] for one in view["versions"]] == [OTHER_VERSION]
-    assert [one["cluster"] for one in view["versions"][0]["clusters"]] == [str(CLUSTER_ID)]
-    assert [one["cluster"] for one in view["clusters"]] == [str(CLUSTER_ID)]
-    assert (view["clusterCount"], view["versionCount"]) == (1, 2)
+    concerned = [str(CLUSTER_ID), str(LEGACY_CLUSTER)]
+    assert [one["cluster"] for one in view["versions"][0]["clusters"]] == concerned
+    assert [one["cluster"] for one in view["clusters"]] == concerned
+    assert (view["clusterCount"], view["versionCount"]) == (2, 2)
 
 
 async def test_a_version_that_the_key_does_not_have_is_not_found() -> None:

@@ -145,7 +145,12 @@ A_DAY_AGO = [due(OLD, -29 * DAY), due(MIDDLE, -19 * DAY), due(NEW, -9 * DAY)]
             {"old": "not-shown-unneeded: history-unknown", "middle": "needed: current"},
             id="nobody-knows-what-it-used-before",
         ),
-        pytest.param(customer(), [due(MIDDLE, -DAY)], {"middle": "needed: current"}, id="it-began-with-this-one"),
+        pytest.param(
+            customer(),
+            [due(MIDDLE, -DAY)],
+            {"old": "not-shown-unneeded: history-unknown", "middle": "needed: current"},
+            id="it-was-seen-with-this-one-first",
+        ),
         pytest.param(customer(begun_before=True), [], {}, id="nothing-is-expected-of-it-yet"),
     ],
 )
@@ -169,7 +174,7 @@ def test_a_disabled_version_is_never_taken_up_so_the_one_before_it_is_not_left()
         pytest.param(
             due(OLD, -29 * DAY), seen(NEW, -25 * HOUR, -HOUR), "candidate: seen-elsewhere", id="a-day-on-another"
         ),
-        pytest.param(due(OLD, -29 * DAY), seen(NEW, -24 * HOUR, -HOUR), "candidate: seen-elsewhere", id="just-a-day"),
+        pytest.param(due(OLD, -29 * DAY), seen(NEW, -25 * HOUR, -HOUR), "candidate: seen-elsewhere", id="just-a-day"),
         pytest.param(
             due(OLD, -29 * DAY), seen(NEW, -23 * HOUR, -HOUR), "not-shown-unneeded: no-evidence", id="not-a-day-yet"
         ),
@@ -250,7 +255,7 @@ BOTH_SLOTS = {"middle": "needed: previous-slot", "new": "needed: current"}
         pytest.param(
             legacy(rewritten_at=NOW),
             [named(OLD, -30 * DAY, -30 * DAY), named(MIDDLE, -20 * DAY), named(NEW, -10 * DAY)],
-            {"old": "needed: not-rewritten"} | BOTH_SLOTS,
+            {"old": "needed: previous-slot"} | BOTH_SLOTS,
             id="no-update-was-seen-to-end-well",
         ),
         pytest.param(
@@ -268,7 +273,7 @@ BOTH_SLOTS = {"middle": "needed: previous-slot", "new": "needed: current"}
         pytest.param(
             legacy(rewritten_at=NOW - HOUR, ended_at=NOW - HOUR),
             THREE,
-            dict.fromkeys(NAMES, "candidate: rewritten"),
+            dict.fromkeys(NAMES, "candidate: rewritten") | {"new": "not-shown-unneeded: previous-slot"},
             id="it-left-and-was-rewritten",
         ),
     ],
@@ -302,8 +307,11 @@ def test_a_cluster_that_was_created_anew_begins_a_new_history_and_the_old_one_st
     found = picture([old, again], adoptions, VERSIONS, NOW)
 
     assert found == {
-        OLD: [Need(CLUSTER_ID, RESOURCE_UID, Standing.NOT_SHOWN_UNNEEDED, Why.GONE, CREATED[OLD], NOW - 29 * DAY)],
-        MIDDLE: [],
+        OLD: [
+            Need(CLUSTER_ID, RESOURCE_UID, Standing.NOT_SHOWN_UNNEEDED, Why.GONE, CREATED[OLD], NOW - 29 * DAY),
+            Need(CLUSTER_ID, OTHER_RESOURCE_UID, Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN),
+        ],
+        MIDDLE: [Need(CLUSTER_ID, OTHER_RESOURCE_UID, Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN)],
         NEW: [Need(CLUSTER_ID, OTHER_RESOURCE_UID, Standing.NEEDED, Why.CURRENT, CREATED[NEW], NOW - DAY)],
     }
 
