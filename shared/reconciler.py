@@ -62,6 +62,7 @@ from shared.records import (
     settlement_of_change,
     settlement_of_preparation,
 )
+from shared.rights import missing_rights
 from shared.surveyor import Surveyor
 
 log = logging.getLogger(__name__)
@@ -286,7 +287,7 @@ class Reconciler:
             settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
             record = replace(settled, waiting=earlier)
             return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
-        except Refused as error:
+        except (Refused, Unreadable) as error:  # what a preparation may not read first, it does not write
             if young_grant and reason_of(error) is Reason.ACCESS_REFUSED:
                 settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
                 record, after = replace(settled, waiting=earlier), self.look_again * _PROPAGATION_STEPS
@@ -340,9 +341,8 @@ class Reconciler:
     ) -> Record:
         """Report something that is known without the cluster's document."""
         decision = Decision(Action.REPORT, (reason,), record.change)
-        decided = replace(
-            record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, Subject(record.cluster_id))
-        )
+        subject = Subject(record.cluster_id, rights=missing_rights(detail or ""))
+        decided = replace(record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, subject))
         return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
 
     async def _wait(

@@ -66,7 +66,7 @@ LAYERS: list[set[str]] = [
     {"prerequisites"},
     {"policy", "reasons"},
     {"clusters"},
-    {"keys"},
+    {"keys", "rights"},
     {"errors"},
 ]
 """From the outside in. A room imports from the layers below its own, never from its own or one above."""
@@ -74,6 +74,7 @@ LAYERS: list[set[str]] = [
 CORE = {
     "errors",
     "keys",
+    "rights",
     "clusters",
     "policy",
     "reasons",
