@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ENFORCE = "enforce"
-_CLUSTER_WRITE = "Microsoft.ContainerService/managedClusters/write"
+CLUSTER_WRITE = "Microsoft.ContainerService/managedClusters/write"
 _ASSIGN = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 
 _OWN_SUBNET = ("Microsoft.Network/virtualNetworks/subnets/join/action",)
@@ -85,10 +85,12 @@ def needs(document: Mapping[str, Any]) -> tuple[set[Need], set[Unknown]]:
 
     What lies in the node resource group is AKS' own: there nothing is needed.
     """
-    found = {Need(ENFORCE, _CLUSTER_WRITE, group_of(document["id"]))}
-    identities = (document.get("identity") or {}).get("userAssignedIdentities") or {}
+    found = {Need(ENFORCE, CLUSTER_WRITE, group_of(document["id"]))}
+    identity = document.get("identity")
+    identities = (identity.get("userAssignedIdentities") if isinstance(identity, Mapping) else None) or {}
     found |= {Need(ENFORCE, _ASSIGN, identity) for identity in identities}
-    properties = document.get("properties") or {}
+    properties = document.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
     unknown: set[Unknown] = set()
     for where, scope in _references(properties):
         if where.lower().startswith(_NOT_SENT) or _is_of_aks(scope, document["id"], properties):
