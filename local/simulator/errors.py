@@ -122,6 +122,15 @@ def bad_request(message: str) -> ServiceError:
     return ServiceError(400, "BadRequest", message)
 
 
+def failed_identity_operation(resource_id: str) -> ServiceError:
+    """An identity can't be given to a resource. Source: Azure/azure-cli issue 31837; the status is a conclusion."""
+    text = (
+        f"Identity operation for resource '{resource_id}' failed with error 'Failed to perform resource identity "
+        'operation. Status: \'BadRequest\'. Response: \'{"error":{"code":"BadRequest","message":"Bad request."}}\'.\'.'
+    )
+    return ServiceError(400, "FailedIdentityOperation", text)
+
+
 def precondition_failed(message: str) -> ServiceError:
     """The eTag is not the one asked for. Source: AKS docs, use-etags."""
     return ServiceError(412, "PreConditionFailed", message)
