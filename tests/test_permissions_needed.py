@@ -9,6 +9,7 @@ import os
 import re
 from collections import defaultdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,16 +22,18 @@ from shared.keys import KeyId, VaultId
 from shared.policy import PolicyInForce
 from shared.reasons import Action, Reason
 from tests.product import NOW, Product, product
-from tests.stories import KEYS, PERMISSIONS, STORIES, TOP, Outcomes, play
+from tests.stories import KEYS, PERMISSIONS, STORIES, TOP, VAULTS, Outcomes, play
 from tests.test_docs import rows
 
 if TYPE_CHECKING:
     from local.simulator import Azure
+    from local.simulator.aks.state import SimulatedCluster
     from local.storage import Account
 
 PAGE = APP / "docs" / "security.md"
 REWRITE = os.environ.get("REWRITE_SECURITY_PAGE") == "1"
 RESTED = timedelta(minutes=61)
+CLUSTERS = f"{TOP}/resourceGroups/rg-apps/providers/Microsoft.ContainerService/managedClusters"
 
 CHECKED: Outcomes = {
     "the sweep": "all clusters",
@@ -126,9 +129,9 @@ async def assert_every_report_says_what_to_do(app: Product, azure: Azure, action
             assert cluster.encryption == "none"
 
 
-async def assert_nothing_is_half_done(app: Product, azure: Azure) -> None:
+async def assert_nothing_is_half_done(app: Product, azure: Azure, *which: SimulatedCluster) -> None:
     """No claim, no slot, no message that failed; another look at once writes nothing and does not even try."""
-    clusters = list(azure.aks.clusters.values())
+    clusters = which or tuple(azure.aks.clusters.values())
     before = [await app.record(cluster) for cluster in clusters]
     tries = _tries(azure)
     for cluster in clusters:
@@ -252,6 +255,66 @@ KEY = KeyId("kv-good", "etcd")
 ROTATES = {"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}
 
 
+# what is refused in the midst of it
+
+
+async def test_a_right_that_is_lost_between_the_survey_and_the_preparation_is_named_too(
+    azure: Azure, account: Account
+) -> None:
+    """A preparation reads once more before it writes: what it may not read, it does not write."""
+    story = STORIES["ensure"]
+    story.seed(azure)
+    story.allow(azure)
+    cluster = azure.aks.clusters[f"{CLUSTERS}/aks-closed-vault".lower()]
+    lose = partial(azure.permissions.refuse, "Microsoft.KeyVault/vaults/read")
+    lose_in_second_survey = partial(azure.faults.call_next, "GET", "/roleAssignments$", lose, when="before")
+    azure.faults.call_next("GET", f"^{TOP}$", lose_in_second_survey, when="before")  # the first one's last call
+
+    async with product(account, story.policy) as app:
+        record = await app.look(cluster, now=azure.clock.now())
+
+        assert record is not None
+        assert record.reasons == (Reason.NOT_PERMITTED,)
+        assert record.fix is not None
+        assert f"Microsoft.KeyVault/vaults/read on {VAULTS}/kv-closed" in record.fix.text
+        assert (record.claim, await app.slots_held(), azure.journal.writes()) == (None, [], ())
+
+
+async def test_the_app_grants_nothing_to_its_own_identity(azure: Azure, account: Account) -> None:
+    story = STORIES["ensure"]
+    story.seed(azure)
+    story.allow(azure)
+    closed = azure.keyvault.vaults[f"{VAULTS}/kv-closed".lower()]
+    closed.properties["networkAcls"]["bypass"] = "AzureServices"
+    own = azure.aks.add("aks-closed-vault", principal_id=azure.identity.default.object_id)
+
+    async with product(account, story.policy) as app:
+        record = await app.look(own, now=azure.clock.now())
+
+        assert record is not None
+        assert (record.reasons, "OwnIdentity" in str(record.detail)) == ((Reason.BLOCKED,), True)
+        assert azure.access.assignments == {}
+        await assert_nothing_is_half_done(app, azure, own)
+
+
+async def test_what_azure_refuses_is_reported_at_once_with_the_fix_that_later_looks_show(
+    azure: Azure, account: Account
+) -> None:
+    story = STORIES["enforce"]
+    story.seed(azure)
+    story.allow(azure, without="Microsoft.Authorization/roleAssignments/read")
+    cluster = azure.aks.clusters[f"{CLUSTERS}/aks-no-role".lower()]
+
+    async with product(account, story.policy) as app:
+        record = await app.look(cluster, now=azure.clock.now())
+
+        assert record is not None
+        assert record.reasons == (Reason.ACCESS_REFUSED,)
+        assert record.fix is not None
+        assert f"--scope {VAULTS}/kv-good --assignee-object-id {cluster.principal_id}" in str(record.fix.command)
+        await assert_nothing_is_half_done(app, azure, cluster)
+
+
 # the page
 
 
@@ -291,6 +354,14 @@ def test_the_page_says_who_plays_and_what_comes_of_each_with_all_rights() -> Non
     assert [cells[0] for cells in rows(PAGE, "Who plays")] == expected
     for cells, name in zip(rows(PAGE, "Who plays"), everybody(), strict=True):
         assert list(cells[2:]) == [PLANNED[mode].get(name, "") for mode in STORIES]
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)\.py::(test_\w+)`", PAGE.read_text(encoding="utf-8")))
+    code = {name: (APP / "tests" / f"{name}.py").read_text(encoding="utf-8") for name, _ in named}
+
+    assert len(named) >= 10
+    assert [f"{name}.py::{test}" for name, test in sorted(named) if f"def {test}(" not in code[name]] == []
 
 
 def everybody() -> list[str]:
