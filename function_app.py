@@ -88,10 +88,14 @@ async def reconcile_cluster(message: func.QueueMessage) -> None:
 
 @app.queue_trigger(arg_name="message", queue_name="keys", connection=STORAGE)
 async def inspect_key(message: func.QueueMessage) -> None:
-    """Inspect the key that one message names."""
-    from shared.events import KeyRequest
+    """Inspect the key that one message names, or ask for a look at each key of a vault."""
+    from shared.events import VaultRequest, key_message
 
-    await bootstrap.inspector().inspect(KeyRequest.decode(message.get_body()), now=datetime.now(UTC))
+    request = key_message(message.get_body())
+    if isinstance(request, VaultRequest):
+        await bootstrap.inspector().inspect_vault(request)
+    else:
+        await bootstrap.inspector().inspect(request, now=datetime.now(UTC))
 
 
 @app.queue_trigger(arg_name="message", queue_name="shards-poison", connection=STORAGE)
@@ -249,7 +253,7 @@ def _cluster_id(req: func.HttpRequest) -> ClusterId:
     return ClusterId.parse(str(ClusterId(*parts)))
 
 
-async def _receive[R](text: str, parse: Callable[[Event], R | None], ask: Callable[[R], Awaitable[None]]) -> None:
+async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any], Awaitable[None]]) -> None:
     """Turn an event into a request for a look. Never raises for what is in it: Event Grid would only send it again."""
     from shared.errors import Malformed
     from shared.events import Event

@@ -54,6 +54,7 @@ var kinds = {
         'Microsoft.KeyVault.KeyNewVersionCreated'
         'Microsoft.KeyVault.KeyNearExpiry'
         'Microsoft.KeyVault.KeyExpired'
+        'Microsoft.KeyVault.VaultAccessPolicyChanged'
       ]
     }
   }

@@ -7,9 +7,11 @@ rbac-guide.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -21,7 +23,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -32,6 +34,8 @@ WRAP = "microsoft.keyvault/vaults/keys/wrap/action"
 UNWRAP = "microsoft.keyvault/vaults/keys/unwrap/action"
 DEFINITIONS_LAST = timedelta(hours=1)
 """Somebody may mend a custom role."""
+
+_AT_ONCE = 8
 
 READ_VAULT = "microsoft.keyvault/vaults/read"
 
@@ -128,6 +132,38 @@ class Roles:
             return Access(crypto_by_policies(vault, principal), reading_by_roles(held))
         return Access(crypto_by_roles(held), reading_by_roles(held), granted_at(held))
 
+    async def crypto_of(
+        self, principals: AbstractSet[str], vault: Vault, key: str, *, now: datetime
+    ) -> dict[str, Grant]:
+        """Return what each of these identities may do with a key. One listing tells of all who hold a role themselves;
+        who may hold one through a group is asked about alone.
+        """
+        if not vault.rbac:
+            return {principal: crypto_by_policies(vault, principal) for principal in principals}
+        try:
+            held = await self._held_at(vault, key, now)
+        except Unreadable:
+            return dict.fromkeys(principals, Grant.UNKNOWN)
+        may = {principal: crypto_by_roles(held.get(principal.lower(), ())) for principal in principals}
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(principal: str) -> None:
+            async with at_once:
+                may[principal] = (await self.access(principal, vault, key, now=now)).crypto
+
+        await asyncio.gather(*(ask(principal) for principal, grant in may.items() if grant is not Grant.GRANTED))
+        return may
+
+    async def _held_at(self, vault: Vault, key: str, now: datetime) -> dict[str, list[Assigned]]:
+        """The roles at a key and above it, by the identity that holds them itself."""
+        operations = self._client(vault.id.subscription).role_assignments
+        held: dict[str, list[Assigned]] = {}
+        with translated():
+            rows = [one async for one in operations.list_for_scope(f"{vault.id}/keys/{key}", filter="atScope()")]
+        for row in rows:
+            held.setdefault(str(row.principal_id).lower(), []).append(await self._assigned(row, now))
+        return held
+
     async def grant(self, role: Role, principal: str, vault: VaultId) -> None:
         """Grant an identity a role on a vault. Granted already, under whatever name: nothing changes.
 
@@ -145,20 +181,19 @@ class Roles:
         operations = self._client(vault.subscription).role_assignments
         try:
             with translated(writing=True):
-                await operations.create(str(vault), name, asked)
+                await operations.create(str(vault), name, asked, **ONE_TRY)
         except Conflict as error:
             if error.code != "RoleAssignmentExists":
                 raise
 
     async def _own_object_id(self) -> str:
-        """The app's own object id, as its token for Azure Resource Manager says."""
+        """The app's own object id, as its token for Azure Resource Manager says; Refused if it says none."""
         with translated():
             token = await self._credential.get_token(_ARM)
-        try:
-            claims = token.token.split(".")[1]
-            return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["oid"])
-        except (IndexError, KeyError, ValueError):
-            raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's") from None
+        own = _claims(token.token).get("oid")
+        if not isinstance(own, str) or not own:
+            raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's")
+        return own
 
     async def _assignments(self, principal: str, vault: Vault, key: str | None) -> list[RoleAssignment]:
         """List what the principal holds at the key, or else the vault, and above it, through groups too."""
@@ -186,6 +221,16 @@ class Roles:
                 self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
             )
         return self._clients[subscription]
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a token says of its bearer; empty if that can't be read."""
+    try:
+        _, claims, _ = token.split(".")
+        said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _data_grant(held: Iterable[Assigned], action: str) -> Grant:

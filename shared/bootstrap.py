@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from shared.access import Roles
     from shared.aks import Aks
+    from shared.announcements import Announcements
     from shared.identities import Identities
     from shared.inspector import Inspector
     from shared.keydata import KeyData
+    from shared.keyledger import KeyLedger
     from shared.keyvault import KeyVault
     from shared.ledger import Ledger
     from shared.notices import Notices
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from shared.settings import Settings
     from shared.surveyor import Surveyor
     from shared.sweeper import Sweeper
+    from shared.tables import Tables
+    from shared.usage import Usage
     from shared.views import Views
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ def reconciler() -> Reconciler:
         ledger(),
         recorder(),
         pauses(),
+        usage(),
         queues(),
         settings().look_again,
     )
@@ -85,7 +90,19 @@ def inspector() -> Inspector:
     """Looks at one key."""
     from shared.inspector import Inspector
 
-    return Inspector(aks(), keyvault(), keydata(), ledger(), recorder(), queues(), settings().subscriptions)
+    return Inspector(
+        policy(),
+        aks(),
+        keyvault(),
+        keydata(),
+        announcements(),
+        roles(),
+        ledger(),
+        key_ledger(),
+        recorder(),
+        queues(),
+        settings().subscriptions,
+    )
 
 
 @cache
@@ -93,7 +110,7 @@ def sweeper() -> Sweeper:
     """Passes over the fleet."""
     from shared.sweeper import Sweeper
 
-    return Sweeper(policy(), aks(), ledger(), recorder(), pauses(), queues(), settings().subscriptions)
+    return Sweeper(policy(), aks(), ledger(), recorder(), usage(), pauses(), queues(), settings().subscriptions)
 
 
 @cache
@@ -101,7 +118,7 @@ def views() -> Views:
     """Answers questions."""
     from shared.views import Views
 
-    return Views(ledger())
+    return Views(ledger(), key_ledger())
 
 
 @cache
@@ -126,7 +143,7 @@ def keydata() -> KeyData:
     from shared.keydata import KeyData
     from shared.vaultdoor import VaultDoor
 
-    return KeyData(VaultDoor(_credential(), _transport()), ledger())
+    return KeyData(VaultDoor(_credential(), _transport()), key_ledger())
 
 
 @cache
@@ -154,6 +171,14 @@ def roles() -> Roles:
 
 
 @cache
+def announcements() -> Announcements:
+    """Event subscriptions."""
+    from shared.announcements import Announcements
+
+    return Announcements(_credential(), _transport())
+
+
+@cache
 def identities() -> Identities:
     """User-assigned identities."""
     from shared.identities import Identities
@@ -163,13 +188,36 @@ def identities() -> Identities:
 
 @cache
 def ledger() -> Ledger:
-    """The tables. Their client retries broken connections, never a status: Retry-After would be slept through."""
-    from azure.data.tables.aio import TableServiceClient
-
+    """The tables of clusters, limits, activity and runs."""
     from shared.ledger import Ledger
 
-    service = TableServiceClient(settings().tables, credential=_credential(), retry_status=0)
-    return Ledger(_opened(service))
+    return Ledger(_tables())
+
+
+@cache
+def key_ledger() -> KeyLedger:
+    """The tables of keys."""
+    from shared.keyledger import KeyLedger
+
+    return KeyLedger(_tables())
+
+
+@cache
+def usage() -> Usage:
+    """Which cluster uses which key."""
+    from shared.usage import Usage
+
+    return Usage(policy(), key_ledger(), queues())
+
+
+@cache
+def _tables() -> Tables:
+    """Table Storage. Its client retries broken connections, never a status: Retry-After would be slept through."""
+    from azure.data.tables.aio import TableServiceClient
+
+    from shared.tables import Tables
+
+    return Tables(_opened(TableServiceClient(settings().tables, credential=_credential(), retry_status=0)))
 
 
 @cache
@@ -244,6 +292,22 @@ def _opened[T](closable: T) -> T:
 
 _BUILT = (
     *(settings, policy, reconciler, inspector, sweeper, views),
-    *(aks, keyvault, keydata, surveyor, preparer, roles, identities, ledger, recorder, pauses, notices, queues),
-    *(_credential, _transport),
+    *(
+        aks,
+        keyvault,
+        keydata,
+        surveyor,
+        preparer,
+        roles,
+        identities,
+        announcements,
+        ledger,
+        key_ledger,
+        usage,
+        recorder,
+        pauses,
+        notices,
+        queues,
+    ),
+    *(_credential, _transport, _tables),
 )

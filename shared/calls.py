@@ -20,6 +20,11 @@ from shared.errors import Conflict, Missing, Refused, ServiceError, Throttled, U
 PATIENCE = timedelta(seconds=5)
 """The longest Retry-After that is slept through."""
 
+ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 14}
+"""Of a write of a prerequisite, and of the reads right before and after it; seconds. Three of them together are under
+the look-again interval: by then a claimed write has arrived or never will.
+"""
+
 _ABSENT = frozenset(
     {
         *("ResourceNotFound", "ResourceGroupNotFound", "ParentResourceNotFound"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from shared.clusters import Cluster, Encryption, IdentityKind, KeyManagement
-from shared.errors import ServiceError
+from shared.errors import Refused
 from shared.keys import KeyId, VaultId
 from shared.policy import OWN, Assignment, Mode, NetworkAccess, Preparing, Target
 from shared.preparations import Preparation, preparation_for
@@ -434,7 +434,7 @@ CHECKS: tuple[Check, ...] = (
 """Each check may rely on those above it. What forbids the write in the end stands above what prepares it."""
 
 
-def reason_of(refused: ServiceError) -> Reason:
+def reason_of(refused: Refused) -> Reason:
     """Tell from Azure's refusal of a write what it is about. The exact text for a missing feature is unconfirmed."""
     if "KMSPMKPreview".lower() in f"{refused.code} {refused.text}".lower():
         return Reason.FEATURE_NOT_REGISTERED

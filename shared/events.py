@@ -17,6 +17,7 @@ from shared.clusters import ClusterId, parse_subscription
 from shared.errors import Malformed
 from shared.keys import KeyId, KeyReference, VaultId
 from shared.policy import Mode
+from shared.reasons import Reason
 
 CLUSTER_EVENTS = {
     "microsoft.resources.resourcewritesuccess": "microsoft.containerservice/managedclusters/write",
@@ -31,8 +32,15 @@ MOST_NAMES = 100
 _FIRST_YEAR = 2015
 """AKS is younger. Table Storage holds no time before 1601."""
 
-KEY_EVENTS = frozenset({"microsoft.keyvault.keynewversioncreated"})
-"""Event types of a vault that are served."""
+KEY_EVENTS: dict[str, Reason | None] = {
+    "microsoft.keyvault.keynewversioncreated": None,
+    "microsoft.keyvault.keynearexpiry": Reason.KEY_NEAR_EXPIRY,
+    "microsoft.keyvault.keyexpired": Reason.KEY_EXPIRED,
+}
+"""Event types of a vault that name a version of a key, each with what it says of it if that is no news of one."""
+
+VAULT_EVENT = "microsoft.keyvault.vaultaccesspolicychanged"
+"""The one event type that is about a vault as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,17 @@ class ClusterRequest:
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """Look at this key. `version` is the one that an event announced; `vault` is None where nobody told its id."""
+    """Look at this key. `version` is the one that an event announced; `vault` is None where nobody told its id.
+
+    `cause` is what an event said besides a new version; `run` is the sweep that asks, which looks at a key once.
+    """
 
     key: KeyId
     asked_by: str
     vault: VaultId | None = None
     version: str | None = None
+    cause: Reason | None = None
+    run: str | None = None
 
     def encode(self) -> str:
         """Return the queue message."""
@@ -120,12 +133,18 @@ class KeyRequest:
             key=KeyReference(self.key, self.version).url,
             askedBy=self.asked_by,
             vaultId=str(self.vault) if self.vault else None,
+            cause=self.cause,
+            run=self.run,
         )
 
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
-        """Read a queue message; Malformed if it is none of ours."""
-        body = _decode(text)
+        """Read a queue message about one key; Malformed if it is none of ours."""
+        return cls.read(_decode(text))
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """Read a queue message that was decoded; Malformed if it is none of ours."""
         vault_id = _optional(body, "vaultId")
         reference = KeyReference.parse(_required(body, "key"))
         return cls(
@@ -133,7 +152,36 @@ class KeyRequest:
             asked_by=_required(body, "askedBy"),
             vault=VaultId.parse(vault_id) if vault_id else None,
             version=reference.version,
+            cause=_cause(body),
+            run=_optional(body, "run"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class VaultRequest:
+    """Look at every key of this vault that is known: an event said something of the vault."""
+
+    vault: VaultId
+    asked_by: str
+    cause: Reason
+
+    def encode(self) -> str:
+        """Return the queue message."""
+        return _encode(vaultId=str(self.vault), askedBy=self.asked_by, cause=self.cause)
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """Read a queue message; Malformed if it is none of ours."""
+        cause = _cause(body)
+        if cause is None:
+            raise Malformed("the message has no cause")
+        return cls(VaultId.parse(_required(body, "vaultId")), _required(body, "askedBy"), cause)
+
+
+def key_message(text: str | bytes) -> KeyRequest | VaultRequest:
+    """Read a message of the queue for keys: about one key, or about a vault. Malformed if it is none of ours."""
+    body = _decode(text)
+    return KeyRequest.read(body) if "key" in body else VaultRequest.read(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +273,16 @@ def cluster_request(event: Event) -> ClusterRequest | None:
     )
 
 
-def key_request(event: Event) -> KeyRequest | None:
+def key_request(event: Event) -> KeyRequest | VaultRequest | None:
     """Return the look that an event of a vault asks for; None for an event that is not served.
 
     Vault, name and version are taken from the URL in `Id`: the other fields carry stray blanks in Event Grid's own
     samples. Malformed if the URL's host is not the topic's vault: a forged event must not make us ask elsewhere.
     """
-    if event.type.lower() not in KEY_EVENTS or _text(event.data, "objecttype").lower() != "key":
+    kind, asked_by = event.type.lower(), f"event:{event.id}"
+    if kind == VAULT_EVENT:
+        return VaultRequest(VaultId.parse(event.source), asked_by, Reason.ACCESS_POLICY_CHANGED)
+    if kind not in KEY_EVENTS or _text(event.data, "objecttype").lower() != "key":
         return None
     vault = VaultId.parse(event.source)
     reference = KeyReference.parse(_text(event.data, "id"))
@@ -239,12 +290,15 @@ def key_request(event: Event) -> KeyRequest | None:
         raise Malformed(f"the key's host {reference.key.vault!r} is not the topic's vault {vault.name!r}")
     if reference.version is None:
         raise Malformed("the event's key id names no version")
-    return KeyRequest(
-        key=reference.key,
-        asked_by=f"event:{event.id}",
-        vault=vault,
-        version=reference.version,
-    )
+    return KeyRequest(reference.key, asked_by, vault, version=reference.version, cause=KEY_EVENTS[kind])
+
+
+def _cause(body: Mapping[str, Any]) -> Reason | None:
+    value = _optional(body, "cause")
+    try:
+        return Reason(value) if value is not None else None
+    except ValueError as error:
+        raise Malformed("the message's cause is no reason") from error
 
 
 def _loose(body: Mapping[str, Any], name: str) -> str:

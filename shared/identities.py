@@ -9,7 +9,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.msi.v2024_11_30.aio import ManagedServiceIdentityClient
 from azure.mgmt.msi.v2024_11_30.models import Identity
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, translated
 from shared.errors import Missing
 
 
@@ -21,24 +21,24 @@ class Identities:
         self._transport = transport
         self._clients: dict[str, ManagedServiceIdentityClient] = {}
 
-    async def exists(self, resource_id: str) -> bool:
+    async def exists(self, resource_id: str, **patience: Any) -> bool:
         """Return whether there is such an identity; Unreadable if that can't be told."""
         subscription, group, name = _parts(resource_id)
         try:
             with translated():
-                await self._client(subscription).user_assigned_identities.get(group, name)
+                await self._client(subscription).user_assigned_identities.get(group, name, **patience)
         except Missing:
             return False
         return True
 
     async def create(self, resource_id: str, region: str) -> None:
         """Make an identity that is not there. One that came meanwhile is read first: a write would take its tags."""
-        if await self.exists(resource_id):
+        if await self.exists(resource_id, **ONE_TRY):
             return
         subscription, group, name = _parts(resource_id)
         with translated(writing=True):
             await self._client(subscription).user_assigned_identities.create_or_update(
-                group, name, Identity(location=region)
+                group, name, Identity(location=region), **ONE_TRY
             )
 
     def _client(self, subscription: str) -> ManagedServiceIdentityClient:

@@ -1,40 +1,59 @@
 """One key: gather its versions, compare with the ledger, record what rotated, tell who uses it. Safe to repeat.
 
+    log new versions --> who is to take them up --> what is wrong, and whom it would stop --> tell every user
+
 A key whose vault can't be read is logged all the same, from the event alone: a rotation that was announced is never
 lost. Its baseline is taken by the first look that can read the vault.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import batched
 
+from shared.access import Roles
 from shared.aks import Aks
-from shared.errors import Throttled, Unreadable
-from shared.events import ClusterRequest, KeyRequest
+from shared.announcements import Announcements
+from shared.clusters import ClusterId
+from shared.errors import Missing, Throttled, Unreadable
+from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
-from shared.keys import Key, KeyVersion, VaultId
+from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, untold
+from shared.keyledger import KeyLedger, user_name
+from shared.keys import Grant, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
-from shared.prerequisites import risk_of
+from shared.policy import Keys, PolicyInForce
 from shared.queues import Queues
-from shared.reasons import Reason
 from shared.recorder import Recorder
 from shared.records import Activity, KnownKey, Rotation, detected
+from shared.rotation import Adoption, How, KeyUser, expected, picture
 
 log = logging.getLogger(__name__)
+
+_ALWAYS_READ = 5
+"""So many of a key's newest versions are read at every look, for somebody may have disabled one."""
+
+_PAGE = 500
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Inspector:
     """Looks at one key at a time. `subscriptions` are where a vault is looked for; empty means all readable ones."""
 
+    policy: PolicyInForce
     aks: Aks
     keyvault: KeyVault
     keydata: KeyData
+    announcements: Announcements
+    roles: Roles
     ledger: Ledger
+    keys: KeyLedger
     recorder: Recorder
     queues: Queues
     subscriptions: tuple[str, ...]
@@ -44,20 +63,24 @@ class Inspector:
 
         Returns the versions that were told on. Raises Unavailable where Azure or storage gives no answer.
         """
-        known = await self.ledger.key(request.key)
+        known = await self.keys.key(request.key)
+        if request.run is not None and known.last_run == request.run and not _untold(known):
+            return ()
         try:
-            await self._log_versions(known, request, now)
-            logged = await self.ledger.key(request.key)
-            await self._look_at_key(logged, request, now)
-            return await self._fan_out(logged, request, now)
+            return await self._inspect(known, request, now)
         except Throttled as error:
             log.info("%s: Azure asks to come back in %s", request.key, error.retry_after)
             await self.queues.ask_for_key(request, after=error.retry_after)
             return ()
 
+    async def inspect_vault(self, request: VaultRequest) -> None:
+        """Ask for a look at every known key of a vault."""
+        for key in await self.keys.of_vault(request.vault):
+            await self.queues.ask_for_key(KeyRequest(key, request.asked_by, request.vault, cause=request.cause))
+
     async def give_up(self, request: KeyRequest, *, now: datetime) -> None:
         """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell."""
-        await self.ledger.add_rotations(self._detected(await self.ledger.key(request.key), (), request, now))
+        await self.keys.add_rotations(self._detected(await self.keys.key(request.key), (), request, now))
         said = {
             "askedBy": request.asked_by,
             "version": request.version,
@@ -65,19 +88,55 @@ class Inspector:
         }
         await self.ledger.note(Activity(request.key, "poisoned", now, "failure", said))
 
-    async def _log_versions(self, known: KnownKey, request: KeyRequest, now: datetime) -> None:
+    async def _inspect(self, known: KnownKey, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
+        adoptions = await self.keys.adoptions(request.key)
+        await self._log_versions(known, adoptions, request, now)
+        logged = await self.keys.key(request.key)
+        users = await self.keys.users(request.key)
+        adoptions += await self._expect(logged, users, adoptions)
+        await self._answer(request, users, now)
+        await self._look_at_key(logged, users, adoptions, request, now)
+        return await self._fan_out(logged, users, now)
+
+    async def _log_versions(
+        self, known: KnownKey, adoptions: Sequence[Adoption], request: KeyRequest, now: datetime
+    ) -> None:
         vault = await self._vault(known, request)
-        have = {rotation.version.version for rotation in known.rotations}
-        versions = await self._unknown_versions(vault, request, have, now) if vault else None
-        await self.ledger.add_rotations(self._detected(known, versions or (), request, now))
+        versions = await self._versions(vault, known, adoptions, request, now) if vault else None
+        await self.keys.add_rotations(self._detected(known, versions or (), request, now))
+        if versions is not None:
+            await self._log_changes(known, versions, request, now)
         if vault is not None and versions is not None and known.vault_id is None:
-            await self.ledger.first_seen(request.key, vault, now)
+            await self.keys.first_seen(request.key, vault, now)
+
+    async def _log_changes(
+        self, known: KnownKey, versions: Sequence[KeyVersion], request: KeyRequest, now: datetime
+    ) -> None:
+        """Take over what somebody changed of versions that were logged: enabled or not, from when, until when."""
+        read = {version.version: version for version in versions}
+        changed = [
+            replace(one, version=read[one.version.version])
+            for one in known.rotations
+            if read.get(one.version.version, one.version) != one.version
+        ]
+        await self.keys.changed(changed)
+        for one in changed:
+            said = {
+                "askedBy": request.asked_by,
+                "version": one.version.version,
+                "enabled": one.version.enabled,
+                "notBefore": one.version.not_before,
+                "expires": one.version.expires,
+            }
+            line = f"{one.version.version}|{int(now.timestamp())}"
+            await self.ledger.note(Activity(request.key, line, now, "version-changed", said))
 
     def _detected(
         self, known: KnownKey, versions: tuple[KeyVersion, ...], request: KeyRequest, now: datetime
     ) -> tuple[Rotation, ...]:
-        event_id = request.asked_by.removeprefix("event:") if request.version else None
-        return detected(known, versions, request.version, event_id, now)
+        announced = request.version if request.cause is None else None
+        event_id = request.asked_by.removeprefix("event:") if announced else None
+        return detected(known, versions, announced, event_id, now)
 
     async def _vault(self, known: KnownKey, request: KeyRequest) -> VaultId | None:
         if request.vault or known.vault_id:
@@ -88,54 +147,163 @@ class Inspector:
             log.warning("%s: no readable subscription shows this vault", request.key)
         return found
 
-    async def _unknown_versions(
-        self, vault: VaultId, request: KeyRequest, have: AbstractSet[str], now: datetime
+    async def _versions(
+        self,
+        vault: VaultId,
+        known: KnownKey,
+        adoptions: Sequence[Adoption],
+        request: KeyRequest,
+        now: datetime,
     ) -> tuple[KeyVersion, ...] | None:
-        """Read the versions that the ledger has not; None where the app may not read them."""
+        """Read the versions that are new, new enough, or named by a cluster; None where the app may not read them."""
+        watched = {version.version for version in known.versions[-_ALWAYS_READ:]}
+        watched |= {one.version for one in adoptions if one.how is How.UPDATED}
+        passed_over = {version.version for version in known.versions} - watched
         try:
-            return await self.keyvault.unknown_versions(vault, request.key, have)
+            return await self.keyvault.versions(vault, request.key, but=passed_over)
+        except Missing:
+            return None
         except Unreadable as error:
             log.warning("%s: its versions can't be read: %s", request.key, error)
             said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
             await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
             return None
 
-    async def _look_at_key(self, known: KnownKey, request: KeyRequest, now: datetime) -> None:
-        """Look at the key besides its versions: what keeps its users from it, and when it rotates by itself."""
+    async def _expect(
+        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption]
+    ) -> list[Adoption]:
+        """Remember which users are to take up which versions by when; return what is new of it."""
+        dated = [(one.version, one.detected_at) for one in logged.rotations]
+        hours = timedelta(hours=self.policy.keys.adoption_hours)
+        found = expected(users, adoptions, dated, hours)
+        await self.keys.adopt(logged.key, found)
+        return found
+
+    async def _answer(self, request: KeyRequest, users: Sequence[KeyUser], now: datetime) -> None:
+        """Record what an event said besides a new version, look at the clusters that it concerns, and tell of it."""
+        if request.cause is None:
+            return
+        event_id = request.asked_by.removeprefix("event:")
+        said = {"askedBy": request.asked_by, "version": request.version}
+        active = [user for user in users if user.ended_at is None]
+        await self.ledger.note(Activity(request.key, event_id, now, request.cause, said))
+        await self._tell_users(request, active)
+        await self.recorder.tell_of_event(request.key, request.cause, event_id, [user.cluster for user in active])
+
+    async def _look_at_key(
+        self,
+        known: KnownKey,
+        users: Sequence[KeyUser],
+        adoptions: Sequence[Adoption],
+        request: KeyRequest,
+        now: datetime,
+    ) -> None:
+        """Look at the key besides its versions: what is wrong with it, and which clusters that would stop."""
+        facts = await self._facts(known, users, adoptions, now)
+        seen = replace(known, last_run=request.run or known.last_run)
+        if facts is not None:
+            found = findings(
+                concerns(facts, self._asked, now),
+                known.findings,
+                everything_told=self.recorder.notices is None,
+                now=now,
+            )
+            by_weight = sorted(found, key=lambda one: one.reason not in AT_RISK)
+            seen = replace(seen, findings=tuple(by_weight), rotation_policy=facts.rotation_policy, looked_at=now)
+        nothing_new = replace(seen, looked_at=known.looked_at) == known
+        if nothing_new and request.run is None and not untold(seen.findings):
+            return
+        await self._note_findings(known, seen, request, now)
+        await self.keys.remember_key_state(seen)
+        if untold(seen.findings):  # remembered first: told again after a crash, it is the same notice
+            told = [await self._told(seen, one) for one in seen.findings]
+            await self.keys.remember_key_state(replace(seen, findings=tuple(told)))
+
+    async def _note_findings(self, before: KnownKey, after: KnownKey, request: KeyRequest, now: datetime) -> None:
+        """Keep what began and what ended."""
+        had = {(one.reason, one.version) for one in before.findings}
+        has = {(one.reason, one.version) for one in after.findings}
+        changes = [
+            (kind, one) for kind, some in (("found", has - had), ("over", had - has)) for one in sorted(some, key=str)
+        ]
+        for kind, (reason, version) in changes:
+            said = {"askedBy": request.asked_by, "reason": reason, "version": version}
+            line = f"{reason}|{version or ''}|{int(now.timestamp())}"
+            await self.ledger.note(Activity(before.key, line.strip("|"), now, kind, said))
+
+    async def _told(self, known: KnownKey, finding: Finding) -> Finding:
+        if finding not in untold([finding]):
+            return finding
+        return replace(finding, told=await self.recorder.tell_of_finding(known, finding))
+
+    async def _facts(
+        self, known: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption], now: datetime
+    ) -> KeyFacts | None:
+        """Gather what can be known of a key; None where the app may not look."""
         if known.vault_id is None:
-            return
+            return None
         try:
-            key = await self.keyvault.key(known.vault_id, request.key.name)
+            vault, key = await asyncio.gather(
+                self.keyvault.vault(known.vault_id), self.keyvault.key(known.vault_id, known.key.name)
+            )
         except Unreadable:
-            return
-        policy = await self.keydata.rotation_policy(request.key, now=now) or known.rotation_policy
-        risk = await self._risk(request, key, now)
-        changes = known.risk_changes + (risk != known.risk)
-        seen = replace(known, risk=risk, risk_changes=changes, rotation_policy=policy)
-        if seen == known:
-            return
-        if seen.risk != known.risk:
-            users = [user async for user in self.ledger.key_users(request.key)]
-            if not await self.recorder.tell_of_risk(seen, len(users)):
-                seen = replace(seen, risk=known.risk, risk_changes=known.risk_changes)
-        await self.ledger.remember_key_state(seen)
+            return None
+        shown = key.rotation_policy if key is not None else None
+        policy = shown or await self.keydata.rotation_policy(known.key, now=now) or known.rotation_policy
+        versions = known.versions
+        return KeyFacts(
+            key,
+            vault,
+            versions,
+            users,
+            picture(users, adoptions, versions, now),
+            rotation_policy=policy,
+            access=await self._access(vault, known, users, now) if vault is not None else {},
+            announced=await self.announcements.reach(known.vault_id) if vault is not None else None,
+            vault_deleted=vault is None and await self.keyvault.is_deleted(known.vault_id),
+            key_deleted=key is None and await self.keydata.is_deleted(known.key, now=now) is True,
+        )
 
-    async def _risk(self, request: KeyRequest, key: Key | None, now: datetime) -> Reason | None:
-        risk = risk_of(key, now)
-        if risk is Reason.KEY_MISSING and await self.keydata.is_deleted(request.key, now=now):
-            return Reason.KEY_DELETED
-        return risk
+    async def _access(
+        self, vault: Vault, known: KnownKey, users: Sequence[KeyUser], now: datetime
+    ) -> Mapping[ClusterId, Grant]:
+        """Look at what each active user may do with the key."""
+        principals = {user.cluster: user.principal for user in users if user.ended_at is None and user.principal}
+        may = await self.roles.crypto_of(set(principals.values()), vault, known.key.name, now=now)
+        return {cluster: may[principal] for cluster, principal in principals.items()}
 
-    async def _fan_out(self, logged: KnownKey, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
+    @property
+    def _asked(self) -> Keys:
+        return self.policy.keys
+
+    async def _fan_out(self, logged: KnownKey, users: Sequence[KeyUser], now: datetime) -> tuple[Rotation, ...]:
         """Tell every user of the key of each version that was not told yet; a crash half-way is continued here."""
-        told = tuple(one for one in logged.rotations if one.fanned_out_at is None)
+        told = _untold(logged)
         if not told:
             return ()
-        async for cluster_id in self.ledger.key_users(request.key):
-            await self.queues.ask_for_cluster(ClusterRequest(cluster_id, asked_by=f"key:{request.key}"))
+        up_to = min(one.told_up_to or "" for one in told)
+        active = sorted((user for user in users if user.ended_at is None), key=user_name)
+        request = KeyRequest(logged.key, asked_by=f"key:{logged.key}")
+        for page in batched((user for user in active if user_name(user) > up_to), _PAGE, strict=False):
+            await self._tell_users(request, page)
+            await self.keys.told_up_to(told, page[-1])
         for rotation in told:
             if not await self.recorder.tell_of_rotation(rotation):
                 continue
-            await self.ledger.fanned_out(rotation, now)
-            log.info("%s: version %s was detected by %s", request.key, rotation.version.version, rotation.how)
+            await self.keys.fanned_out(rotation, now)
+            log.info("%s: version %s was detected by %s", logged.key, rotation.version.version, rotation.how)
         return told
+
+    async def _tell_users(self, request: KeyRequest, users: Sequence[KeyUser]) -> None:
+        """Ask for a look at each of these clusters, some at a time."""
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(cluster: ClusterId) -> None:
+            async with at_once:
+                await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
+
+        await asyncio.gather(*(ask(user.cluster) for user in users))
+
+
+def _untold(known: KnownKey) -> tuple[Rotation, ...]:
+    return tuple(one for one in known.rotations if one.fanned_out_at is None)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shared.errors import Missing, Transient, Unreadable
+from shared.keyledger import KeyLedger
 from shared.keys import KeyId, RotationPolicy
-from shared.ledger import Ledger
 from shared.vaultdoor import VaultDoor
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class KeyData:
     """Asks vaults that let the app in. None means that it can not be told; no answer of a vault is ever raised."""
 
     door: VaultDoor
-    ledger: Ledger
+    keys: KeyLedger
 
     async def rotation_policy(self, key: KeyId, *, now: datetime) -> RotationPolicy | None:
         """Return a key's rotation policy."""
@@ -37,7 +37,7 @@ class KeyData:
         return await self._ask(key, lambda: self.door.is_deleted(key), now)
 
     async def _ask[T](self, key: KeyId, ask: Callable[[], Awaitable[T]], now: datetime) -> T | None:
-        refused_at = await self.ledger.refused_at(key.vault)
+        refused_at = await self.keys.refused_at(key.vault)
         if refused_at is not None and now - refused_at < REFUSAL_LASTS:
             return None
         try:
@@ -46,7 +46,7 @@ class KeyData:
             return None
         except Unreadable as error:
             log.info("the vault %s does not let the app in, and is not asked for a day: %s", key.vault, error)
-            await self.ledger.remember_refusal(key.vault, error.code, now)
+            await self.keys.remember_refusal(key.vault, error.code, now)
         except Transient as error:
             log.info("the vault %s gives no answer: %s", key.vault, error)
         return None

@@ -134,8 +134,20 @@ class Vault:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationPolicy:
+    """When Key Vault makes a new version by itself, and how long each version lasts. Durations are ISO 8601."""
+
+    rotates_after_creation: str | None = None
+    rotates_before_expiry: str | None = None
+    expires_in: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """A key as ARM shows it: its current version's attributes. Times are aware UTC."""
+    """A key as ARM shows it: its current version's attributes. Times are aware UTC.
+
+    `rotation_policy` is None where ARM does not show it.
+    """
 
     id: KeyId
     kind: str
@@ -143,15 +155,7 @@ class Key:
     enabled: bool = True
     not_before: datetime | None = None
     expires: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RotationPolicy:
-    """When Key Vault makes a new version by itself, and how long each version lasts. Durations are ISO 8601."""
-
-    rotates_after_creation: str | None = None
-    rotates_before_expiry: str | None = None
-    expires_in: str | None = None
+    rotation_policy: RotationPolicy | None = None
 
 
 class Grant(StrEnum):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -31,9 +30,10 @@ from azure.mgmt.keyvault.models import (
 from azure.mgmt.keyvault.models import Action as RotateAction
 from azure.mgmt.keyvault.models import Key as KeyModel
 
-from shared.calls import ImpatientRetry, translated
-from shared.errors import Conflict, Missing, Refused, Unreadable
+from shared.calls import ONE_TRY, ImpatientRetry, translated
+from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
+from shared.keys import RotationPolicy as KeyRotation
 from shared.preparations import CreateKey, CreateVault
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,11 @@ class KeyVault:
                     return VaultId.parse(found.id)
         return None
 
-    async def vault(self, vault: VaultId) -> Vault | None:
+    async def vault(self, vault: VaultId, **patience: Any) -> Vault | None:
         """Read a vault; None if it does not exist. Unreadable if that can't be told."""
         try:
             with translated():
-                found = await self._client(vault.subscription).vaults.get(vault.group, vault.name)
+                found = await self._client(vault.subscription).vaults.get(vault.group, vault.name, **patience)
         except Missing:
             return None
         return _vault(vault, found.properties)
@@ -88,11 +88,11 @@ class KeyVault:
             return False
         return any((row.name or "").lower() == vault.name for row in deleted)
 
-    async def key(self, vault: VaultId, name: str) -> Key | None:
+    async def key(self, vault: VaultId, name: str, **patience: Any) -> Key | None:
         """Read a key with its current version's attributes; None if it does not exist."""
         try:
             with translated():
-                found = await self._client(vault.subscription).keys.get(vault.group, vault.name, name)
+                found = await self._client(vault.subscription).keys.get(vault.group, vault.name, name, **patience)
         except Missing:
             return None
         return _key(KeyId(vault.name, name.lower()), found.properties)
@@ -100,8 +100,11 @@ class KeyVault:
     async def create(self, asked: CreateVault) -> None:
         """Make a vault that is not there: with roles, soft delete and purge protection. Started, not waited for.
 
-        Refused if its name is taken anywhere, or by a soft-deleted one: neither is brought back nor written over.
+        One that came meanwhile is read first: a write would take its firewall and tags. Refused if its name is taken
+        anywhere, or by a soft-deleted one: neither is brought back nor written over.
         """
+        if await self.vault(asked.vault, **ONE_TRY) is not None:
+            return
         closed = NetworkRuleSet(bypass="AzureServices", default_action="Deny", ip_rules=[], virtual_network_rules=[])
         properties = VaultProperties(
             tenant_id=asked.tenant,
@@ -115,13 +118,17 @@ class KeyVault:
             network_acls=closed if asked.closed else None,
         )
         vaults = self._client(asked.vault.subscription).vaults
-        with _no_second_try("VaultAlreadyExists", "ConflictError"), translated(writing=True):
-            await vaults.begin_create_or_update(
-                asked.vault.group,
-                asked.vault.name,
-                VaultCreateOrUpdateParameters(location=asked.region, properties=properties),
-                polling=False,
-            )
+        try:
+            with translated(writing=True):
+                await vaults.begin_create_or_update(
+                    asked.vault.group,
+                    asked.vault.name,
+                    VaultCreateOrUpdateParameters(location=asked.region, properties=properties),
+                    polling=False,
+                    **ONE_TRY,
+                )
+        except Conflict as error:
+            raise _final(error, there=await self.vault(asked.vault, **ONE_TRY) is not None) from error
 
     async def admit_trusted_services(self, vault: VaultId) -> None:
         """Let Azure's trusted services past a vault's firewall: the whole rules as just read, with another bypass.
@@ -130,7 +137,7 @@ class KeyVault:
         """
         vaults = self._client(vault.subscription).vaults
         with translated():
-            before = (await vaults.get(vault.group, vault.name)).properties
+            before = (await vaults.get(vault.group, vault.name, **ONE_TRY)).properties
         rules = before.network_acls
         if rules is None:
             return
@@ -138,7 +145,7 @@ class KeyVault:
         asked.bypass = "AzureServices"
         patch = VaultPatchParameters(properties=VaultPatchProperties(network_acls=asked))
         with translated(writing=True):
-            after = (await vaults.update(vault.group, vault.name, patch)).properties
+            after = (await vaults.update(vault.group, vault.name, patch, **ONE_TRY)).properties
         if _firewall(after) != _firewall(before):
             raise Refused("OtherFirewall", f"the vault {vault.name} came back with another firewall than it had")
 
@@ -157,15 +164,24 @@ class KeyVault:
             rotation_policy=RotationPolicy(lifetime_actions=[rotates]),
         )
         keys = self._client(asked.vault.subscription).keys
-        with _no_second_try(), translated(writing=True):
-            await keys.create_if_not_exist(
-                asked.vault.group, asked.vault.name, asked.key, KeyCreateParameters(properties=properties)
-            )
+        try:
+            with translated(writing=True):
+                await keys.create_if_not_exist(
+                    asked.vault.group,
+                    asked.vault.name,
+                    asked.key,
+                    KeyCreateParameters(properties=properties),
+                    **ONE_TRY,
+                )
+        except Conflict as error:
+            raise _final(error, there=await self.key(asked.vault, asked.key, **ONE_TRY) is not None) from error
 
-    async def unknown_versions(self, vault: VaultId, key: KeyId, known: AbstractSet[str]) -> tuple[KeyVersion, ...]:
-        """Read the versions of a key that are not known yet, in no order.
+    async def versions(
+        self, vault: VaultId, key: KeyId, *, but: AbstractSet[str] = frozenset()
+    ) -> tuple[KeyVersion, ...]:
+        """Read the versions of a key but for those that are named, in no order.
 
-        The list's rows are not documented to hold all attributes, so each unknown version is read by itself.
+        The list's rows are not documented to hold all attributes, so each version is read by itself.
         """
         keys = self._client(vault.subscription).keys
         with translated():
@@ -179,7 +195,7 @@ class KeyVault:
                 with translated():
                     return _version(version, await keys.get_version(vault.group, vault.name, key.name, version))
 
-        return tuple(await asyncio.gather(*(read(name) for name in names if name not in known)))
+        return tuple(await asyncio.gather(*(read(name) for name in names if name not in but)))
 
     def _client(self, subscription: str) -> KeyVaultManagementClient:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
@@ -190,22 +206,22 @@ class KeyVault:
         return self._clients[subscription]
 
 
-@contextmanager
-def _no_second_try(*codes: str) -> Iterator[None]:
-    """Turn a conflict that does not pass by itself into a refusal: those with these codes, or all."""
-    try:
-        yield
-    except Conflict as error:
-        if codes and error.code not in codes:
-            raise
-        raise Refused(error.code, error.text) from error
+def _final(error: Conflict, *, there: bool) -> ServiceError:
+    """Tell what a conflict over something new is: it came meanwhile, or its name is taken and will stay so."""
+    return error if there else Refused(error.code, error.text)
 
 
-def _firewall(properties: VaultProperties) -> dict[str, Any]:
-    """All that decides who reaches a vault, but for the bypass."""
-    rules = properties.network_acls.as_dict() if properties.network_acls else {}
-    rules.pop("bypass", None)
-    return {"publicNetworkAccess": properties.public_network_access, **rules}
+def _firewall(properties: VaultProperties) -> tuple[object, ...]:
+    """All that decides who reaches a vault, but for the bypass. What is left out has the service's default, and a
+    single address may come back as the network of that address.
+    """
+    rules = properties.network_acls or NetworkRuleSet()
+    return (
+        _word(properties.public_network_access or "Enabled"),
+        _word(rules.default_action or "Allow"),
+        {(rule.value or "").removesuffix("/32") for rule in rules.ip_rules or []},
+        {(rule.id or "").lower() for rule in rules.virtual_network_rules or []},
+    )
 
 
 def _vault(vault: VaultId, properties: VaultProperties) -> Vault:
@@ -253,6 +269,22 @@ def _key(key: KeyId, properties: KeyProperties) -> Key:
         enabled=attributes is None or attributes.enabled is not False,
         not_before=_moment(attributes.not_before) if attributes else None,
         expires=_moment(attributes.expires) if attributes else None,
+        rotation_policy=_rotation_policy(properties),
+    )
+
+
+def _rotation_policy(properties: KeyProperties) -> KeyRotation | None:
+    policy = properties.rotation_policy
+    if policy is None:
+        return None
+    actions = policy.lifetime_actions or []
+    triggers = [
+        one.trigger for one in actions if one.trigger and one.action and _word(one.action.type or "") == "rotate"
+    ]
+    return KeyRotation(
+        rotates_after_creation=next((one.time_after_create for one in triggers if one.time_after_create), None),
+        rotates_before_expiry=next((one.time_before_expiry for one in triggers if one.time_before_expiry), None),
+        expires_in=policy.attributes.expiry_time if policy.attributes else None,
     )
 
 

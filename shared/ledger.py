@@ -7,61 +7,64 @@ code is missing in some answers.
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
-from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
-from azure.data.tables import TableTransactionError, TransactionOperation, UpdateMode
-from azure.data.tables.aio import TableClient, TableServiceClient
+from azure.data.tables import TransactionOperation, UpdateMode
 from pydantic import TypeAdapter
 
 from shared.calls import translated
 from shared.clusters import ClusterId, Encryption
 from shared.decisions import OPERATION_DEADLINE, Change, Refusal, Waiting
-from shared.errors import EnforcerError, LostRace, Malformed
-from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
+from shared.errors import LostRace
+from shared.keys import KeyId
 from shared.policy import Limits, Mode
 from shared.preparations import Preparation, view
 from shared.reasons import Action, Fix, Reason
 from shared.records import (
     Activity,
     Claim,
-    Detection,
     Enforcement,
     FailedUpdate,
-    KnownKey,
     Matched,
     Record,
-    Rotation,
     Run,
     Settlement,
     Shard,
 )
-
-TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
+from shared.tables import (
+    EPOCH,
+    PROPERTY_LIMIT,
+    Operation,
+    Page,
+    Row,
+    Tables,
+    cluster_row,
+    etag_of,
+    from_json,
+    guarded,
+    key_partition,
+    only_if,
+    to_json,
+    user_row,
+)
 
 LEASE = timedelta(minutes=15)
 """How long a slot is held unasked: longer than a function may run, so its claim is written or dead by then."""
 
-_PROPERTY_LIMIT = 32_000
 _ATTEMPTS = 8
 _EPOCH_END = 9_999_999_999_999
 _SLOTS = "limits"
 _STATE = "state"
-_KEY_ROW = "k"
-_REFUSED_ROW = "refused"
 _LAST, _SWEEP_ROW = "last", "sweep"
 
-Row = Mapping[str, Any]
-Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
 InFlight = Callable[[ClusterId], Awaitable[bool | None]]
 """Asks Azure whether an operation runs on a cluster; None if that can't be told."""
 
@@ -70,44 +73,31 @@ _CLAIM = TypeAdapter(Claim)
 _ENCRYPTION = TypeAdapter(Encryption)
 _FIX = TypeAdapter(Fix)
 _REFUSAL = TypeAdapter(Refusal)
-_ROTATION_POLICY = TypeAdapter(RotationPolicy)
-
-
-class TooLarge(EnforcerError):
-    """A property that Table Storage could not hold. It never reaches the service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page[T]:
-    """One page of a listing. `continuation` is None on the last one."""
-
-    items: tuple[T, ...]
-    continuation: str | None
 
 
 class Ledger:
     """The tables. Errors: LostRace, TooLarge, and those of `shared.errors` for storage that is away."""
 
-    def __init__(self, service: TableServiceClient) -> None:
-        self._tables: dict[str, TableClient] = {name: service.get_table_client(name) for name in TABLES}
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
     # clusters
 
     async def cluster(self, cluster_id: ClusterId) -> Record | None:
         """Read what is known of a cluster; None if nothing is."""
-        row = await self._get("clusters", cluster_id.subscription, _cluster_row(cluster_id))
+        row = await self._tables.get("clusters", cluster_id.subscription, cluster_row(cluster_id))
         return _record(row) if row is not None else None
 
     async def clusters(self, subscription: str) -> dict[ClusterId, Record]:
         """Read all that is known of a subscription's clusters, but for the archived ones."""
-        rows = self._query("clusters", "PartitionKey eq @p", p=subscription)
+        rows = self._tables.query("clusters", "PartitionKey eq @p", p=subscription)
         records = [_record(row) async for row in rows if not _is_archived(row)]
         return {record.cluster_id: record for record in records}
 
     async def clusters_page(self, subscription: str | None, *, top: int, after: str | None) -> Page[Record]:
         """Read one page of the clusters, of all subscriptions or of one."""
         where = ("PartitionKey eq @p", {"p": subscription}) if subscription else ("PartitionKey ge @p", {"p": ""})
-        page = await self._page("clusters", *where, top=top, after=after)
+        page = await self._tables.page("clusters", *where, top=top, after=after)
         return Page(tuple(_record(row) for row in page.items if not _is_archived(row)), page.continuation)
 
     async def write(self, record: Record) -> Record:
@@ -118,20 +108,15 @@ class Ledger:
                 if record.version is None:
                     answer = await table.create_entity(row)
                 else:
-                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **_only_if(record.version))
+                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **only_if(record.version))
             except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
                 raise LostRace(str(record.cluster_id)) from error
         return replace(record, version=answer["etag"])
 
     async def record(self, before: Record, after: Record, *, asked_by: str, now: datetime) -> Record:
-        """Write what a look found, if it is anything new, and a line of activity if the decision is another one.
-
-        Who uses a key is written before the cluster's row, so that no rotation misses a cluster whose row is there.
-        """
+        """Write what a look found, if it is anything new, and a line of activity if the decision is another one."""
         if after.says_the_same_as(before):
             return before
-        if after.encryption != before.encryption:
-            await self._remember_key(after, now)
         written = await self.write(after)
         if after.decided_otherwise_than(before):
             await self.note(_decision_activity(written, asked_by, now))
@@ -160,7 +145,6 @@ class Ledger:
         now = claim.claimed_at
         if await self._free_slots(record.cluster_id, limits, in_flight, now) is None:
             return None
-        await self._remember_key(record, now)
         claimed = await self.write(replace(record, claim=claim, waiting=waiting))
         if await self._take_slots(claimed.cluster_id, claim.intent, limits, in_flight, now):
             return claimed
@@ -237,28 +221,28 @@ class Ledger:
             if slots is None:
                 return False
             taken = {"holder": str(cluster_id), "intent": intent, "leaseEnd": now + LEASE, "takenAt": now}
-            if await self._transact("enforcement", [_slot_operation(slot, taken) for slot in slots]):
+            if await self._tables.transact("enforcement", [_slot_operation(slot, taken) for slot in slots]):
                 return True
         return False
 
     async def _release_slots(self, intent: str) -> None:
         """Give back the slots that this intent holds. Slots that somebody took over are not touched."""
-        rows = self._query("enforcement", "PartitionKey eq @p and intent eq @i", p=_SLOTS, i=intent)
+        rows = self._tables.query("enforcement", "PartitionKey eq @p and intent eq @i", p=_SLOTS, i=intent)
         held = [row async for row in rows]
         for row in held:
-            empty = {"PartitionKey": _SLOTS, "RowKey": row["RowKey"], "holder": "", "intent": "", "leaseEnd": _EPOCH}
+            empty = {"PartitionKey": _SLOTS, "RowKey": row["RowKey"], "holder": "", "intent": "", "leaseEnd": EPOCH}
             with translated(writing=True), suppress(ResourceModifiedError):
-                await self._tables["enforcement"].update_entity(empty, mode=UpdateMode.REPLACE, **_only_if(_etag(row)))
+                await self._tables["enforcement"].update_entity(empty, mode=UpdateMode.REPLACE, **only_if(etag_of(row)))
 
     def _slots(self, scope: str) -> AsyncIterator[Row]:
         where = "PartitionKey eq @p and RowKey ge @a and RowKey lt @b"
-        return self._query("enforcement", where, p=_SLOTS, a=f"{scope}|", b=f"{scope}|~")
+        return self._tables.query("enforcement", where, p=_SLOTS, a=f"{scope}|", b=f"{scope}|~")
 
     # whether anything may be written
 
     async def enforcement(self) -> Enforcement:
         """Read whether enforcement is paused, and what failed since the last success."""
-        row = await self._get("enforcement", _STATE, _STATE)
+        row = await self._tables.get("enforcement", _STATE, _STATE)
         return _enforcement(row) if row is not None else Enforcement()
 
     async def change_enforcement(self, change: Callable[[Enforcement], Enforcement]) -> Enforcement:
@@ -282,94 +266,10 @@ class Ledger:
                 if state.version is None:
                     answer = await table.create_entity(row)
                 else:
-                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **_only_if(state.version))
+                    answer = await table.update_entity(row, mode=UpdateMode.REPLACE, **only_if(state.version))
             except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
                 raise LostRace("the state of enforcement") from error
         return replace(state, version=answer["etag"])
-
-    # keys and rotations
-
-    async def add_key_user(self, key: KeyId, cluster_id: ClusterId, now: datetime) -> None:
-        """Remember that a cluster uses a key. Known already: nothing is written over."""
-        row = {"PartitionKey": _key_partition(key), "RowKey": _user_row(cluster_id), "since": now}
-        with translated(writing=True), suppress(ResourceExistsError):
-            await self._tables["keyusers"].create_entity(row)
-
-    async def _remember_key(self, record: Record, now: datetime) -> None:
-        key = record.encryption.key if record.encryption else None
-        if key is not None:
-            await self.add_key_user(key.key, record.cluster_id, now)
-
-    async def key_users(self, key: KeyId) -> AsyncIterator[ClusterId]:
-        """List the clusters that use a key, or have used it."""
-        async for row in self._query("keyusers", "PartitionKey eq @p", p=_key_partition(key)):
-            yield ClusterId(*row["RowKey"].split("|"))
-
-    async def key(self, key: KeyId) -> KnownKey:
-        """Read what is known of a key and its versions."""
-        rows = [row async for row in self._query("rotations", "PartitionKey eq @p", p=_key_partition(key))]
-        head = next((row for row in rows if row["RowKey"] == _KEY_ROW), None)
-        rotations = tuple(_rotation(row) for row in rows if row["RowKey"] != _KEY_ROW)
-        if head is None:
-            return KnownKey(key, rotations=rotations)
-        risk, policy = head.get("risk"), head.get("rotationPolicy")
-        return KnownKey(
-            key,
-            VaultId.parse(head["vaultId"]),
-            rotations,
-            risk=Reason(risk) if risk else None,
-            risk_changes=head.get("riskChanges", 0),
-            rotation_policy=_value(_ROTATION_POLICY, policy or None),
-        )
-
-    async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
-        """Log versions of keys, each once: a row that is there already stays as it is."""
-        for rotation in rotations:
-            with translated(writing=True), suppress(ResourceExistsError):
-                await self._tables["rotations"].create_entity(_rotation_row(rotation))
-
-    async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
-        """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
-        row = {"PartitionKey": _key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
-        with translated(writing=True), suppress(ResourceExistsError):
-            await self._tables["rotations"].create_entity(row)
-
-    async def remember_key_state(self, known: KnownKey) -> None:
-        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it."""
-        row = {
-            "PartitionKey": _key_partition(known.key),
-            "RowKey": _KEY_ROW,
-            "risk": known.risk or "",
-            "riskChanges": known.risk_changes,
-            "rotationPolicy": _json(_ROTATION_POLICY, known.rotation_policy) or "",
-        }
-        with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
-
-    async def refused_at(self, vault: str) -> datetime | None:
-        """Return when a vault last refused to let the app in; None if it never did."""
-        row = await self._get("rotations", _vault_partition(vault), _REFUSED_ROW)
-        return row["at"] if row is not None else None
-
-    async def remember_refusal(self, vault: str, code: str, now: datetime) -> None:
-        """Remember that a vault does not let the app in."""
-        row = {"PartitionKey": _vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
-        with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(_guarded(row), mode=UpdateMode.REPLACE)
-
-    async def fanned_out(self, rotation: Rotation, now: datetime) -> None:
-        """Remember that every user of the key was told of this version."""
-        row = {**_rotation_keys(rotation), "fannedOutAt": now}
-        with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
-
-    async def rotations_page(self, key: KeyId | None, *, top: int, after: str | None) -> Page[Rotation]:
-        """Read one page of the rotations, of all keys or of one."""
-        where, names = "RowKey ge @a and RowKey lt @b", {"a": "v|", "b": "v|~"}
-        if key is not None:
-            where, names = f"PartitionKey eq @p and {where}", {"p": _key_partition(key)} | names
-        page = await self._page("rotations", where, names, top=top, after=after)
-        return Page(tuple(map(_rotation, page.items)), page.continuation)
 
     # activity and runs
 
@@ -383,12 +283,12 @@ class Ledger:
             **activity.said,
         }
         with translated(writing=True):
-            await self._tables["activity"].upsert_entity(_guarded(row), mode=UpdateMode.MERGE)
+            await self._tables["activity"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def activity_page(self, subject: ClusterId | KeyId, *, top: int, after: str | None) -> Page[Row]:
         """Read one page of what happened to a cluster or a key, the newest first."""
         names = {"p": _subject_partition(subject)}
-        return await self._page("activity", "PartitionKey eq @p", names, top=top, after=after)
+        return await self._tables.page("activity", "PartitionKey eq @p", names, top=top, after=after)
 
     async def start_run(self, run: Run) -> None:
         """Remember a run and how many shards it has. Started again, it stays as it is."""
@@ -402,7 +302,7 @@ class Ledger:
             "scope": json.dumps(run.scope),
         }
         with translated(writing=True), suppress(ResourceExistsError):
-            await self._tables["runs"].create_entity(_guarded(row))
+            await self._tables["runs"].create_entity(guarded(row))
 
     async def finish_shard(self, run: str, shard: Shard) -> None:
         """Remember what a shard found. A shard that is swept again counts once."""
@@ -418,11 +318,11 @@ class Ledger:
             "exemptedClusters": _exempted_clusters(shard),
         }
         with translated(writing=True):
-            await self._tables["runs"].upsert_entity(_guarded(row), mode=UpdateMode.REPLACE)
+            await self._tables["runs"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
 
     async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
         """Read a run and the shards that are done; None if there is no such run."""
-        rows = [row async for row in self._query("runs", "PartitionKey eq @p", p=run_id)]
+        rows = [row async for row in self._tables.query("runs", "PartitionKey eq @p", p=run_id)]
         head = next((row for row in rows if row["RowKey"] == "run"), None)
         if head is None:
             return None
@@ -432,7 +332,7 @@ class Ledger:
 
     async def remember_sweep(self, run_id: str) -> None:
         """Remember that a run over everything starts, and the last one that is done. Started again, it stays."""
-        row = await self._get("runs", _LAST, _SWEEP_ROW)
+        row = await self._tables.get("runs", _LAST, _SWEEP_ROW)
         if row is not None and row["run"] == run_id:
             return
         before = await self.run(row["run"]) if row is not None else None
@@ -445,99 +345,13 @@ class Ledger:
 
     async def last_sweep(self) -> tuple[Run, tuple[Shard, ...]] | None:
         """Read the last run over everything that is done, or the one before it; None if there was none yet."""
-        row = await self._get("runs", _LAST, _SWEEP_ROW)
+        row = await self._tables.get("runs", _LAST, _SWEEP_ROW)
         if row is None:
             return None
         newest = await self.run(row["run"])
         if newest is not None and newest[0].is_done(newest[1]):
             return newest
         return await self.run(row["finished"]) if row["finished"] else None
-
-    # rows
-
-    async def _get(self, table: str, partition: str, row: str) -> Row | None:
-        with translated():
-            try:
-                return await self._tables[table].get_entity(partition, row)
-            except ResourceNotFoundError:
-                return None
-
-    async def _transact(self, table: str, operations: list[Operation]) -> bool:
-        """Write all of these rows or none; False if one of them was changed meanwhile."""
-        with translated(writing=True):
-            try:
-                await self._tables[table].submit_transaction(operations)
-            except TableTransactionError as error:
-                if error.status_code not in {404, 409, 412}:
-                    raise
-                return False
-        return True
-
-    async def _query(self, table: str, where: str, **names: Any) -> AsyncIterator[Row]:
-        with translated():
-            async for row in self._tables[table].query_entities(where, parameters=names):
-                yield row
-
-    async def _page(self, table: str, where: str, names: dict[str, Any], *, top: int, after: str | None) -> Page[Row]:
-        found = self._tables[table].query_entities(where, parameters=names, results_per_page=top)
-        pages = found.by_page(continuation_token=_token(after))  # type: ignore[arg-type]  # a dict, whatever it says
-        with translated():
-            try:
-                rows = [row async for row in await anext(pages)]
-            except StopAsyncIteration:
-                return Page((), None)
-        return Page(tuple(rows), _opaque(getattr(pages, "continuation_token", None)))
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _opaque(token: Mapping[str, str] | None) -> str | None:
-    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode() if token else None
-
-
-def _token(text: str | None) -> dict[str, str] | None:
-    """Read a continuation token that a caller gives back; it only says where a listing goes on."""
-    if text is None:
-        return None
-    try:
-        token = json.loads(base64.urlsafe_b64decode(text))
-        return {name: str(token[name]) for name in ("PartitionKey", "RowKey")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise Malformed("not a continuation token of this listing") from error
-
-
-def _only_if(etag: str) -> dict[str, Any]:
-    if not etag:
-        raise AssertionError("an update without an ETag would overwrite silently")
-    return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-
-
-def _etag(row: Row) -> str:
-    return cast("str", cast(Any, row).metadata["etag"])
-
-
-def _guarded(row: dict[str, Any]) -> dict[str, Any]:
-    for name, value in row.items():
-        if isinstance(value, str) and len(value) > _PROPERTY_LIMIT:
-            raise TooLarge(f"{name} has {len(value)} characters, and a property holds {_PROPERTY_LIMIT}")
-    return {name: str(value) if isinstance(value, str) else value for name, value in row.items() if value is not None}
-
-
-def _cluster_row(cluster_id: ClusterId) -> str:
-    return f"{cluster_id.group}|{cluster_id.name}"
-
-
-def _user_row(cluster_id: ClusterId) -> str:
-    return f"{cluster_id.subscription}|{cluster_id.group}|{cluster_id.name}"
-
-
-def _key_partition(key: KeyId) -> str:
-    return f"{key.vault}|{key.name}"
-
-
-def _vault_partition(vault: str) -> str:
-    return f"{vault}|"
 
 
 def _slot_row(scope: str, number: int) -> str:
@@ -546,15 +360,15 @@ def _slot_row(scope: str, number: int) -> str:
 
 def _subject_partition(subject: ClusterId | KeyId | str) -> str:
     if isinstance(subject, ClusterId):
-        return f"cluster|{_user_row(subject)}"
-    return f"key|{_key_partition(subject)}" if isinstance(subject, KeyId) else subject
+        return f"cluster|{user_row(subject)}"
+    return f"key|{key_partition(subject)}" if isinstance(subject, KeyId) else subject
 
 
 def _slot_operation(slot: Row, taken: dict[str, Any]) -> Operation:
     row = {"PartitionKey": slot["PartitionKey"], "RowKey": slot["RowKey"], **taken}
     if "holder" not in slot:
         return TransactionOperation.CREATE, row
-    return TransactionOperation.UPDATE, row, {"mode": UpdateMode.REPLACE, **_only_if(_etag(slot))}
+    return TransactionOperation.UPDATE, row, {"mode": UpdateMode.REPLACE, **only_if(etag_of(slot))}
 
 
 def _is_archived(row: Row) -> bool:
@@ -563,37 +377,39 @@ def _is_archived(row: Row) -> bool:
 
 def _row(record: Record) -> dict[str, Any]:
     waiting, encryption = record.waiting, record.encryption
-    return _guarded(
+    return guarded(
         {
             "PartitionKey": record.cluster_id.subscription,
-            "RowKey": _cluster_row(record.cluster_id),
+            "RowKey": cluster_row(record.cluster_id),
             "resourceId": record.resource_id,
             "resourceUID": record.resource_uid,
             "location": record.location,
             "kubernetes": record.kubernetes,
             "keyManagement": encryption.key_management if encryption else None,
-            "encryption": _json(_ENCRYPTION, encryption),
+            "encryption": to_json(_ENCRYPTION, encryption),
             "target": record.target,
             "mode": record.mode,
             "action": record.action,
             "reason": record.reasons[0] if record.reasons else None,
             "reasons": ",".join(record.reasons) or None,
             "detail": record.detail,
-            "fix": _json(_FIX, record.fix),
-            "change": _json(_CHANGE, record.change),
+            "fix": to_json(_FIX, record.fix),
+            "change": to_json(_CHANGE, record.change),
             "decidedAt": record.decided_at,
-            "claim": _json(_CLAIM, record.claim),
+            "claim": to_json(_CLAIM, record.claim),
             "waitingFor": waiting.reason if waiting else None,
             "waitingSince": waiting.since if waiting else None,
             "lookAgainAt": waiting.look_again_at if waiting else None,
             "token": waiting.token if waiting else None,
             "setBy": waiting.set_by if waiting else None,
-            "refusal": _json(_REFUSAL, record.refusal),
+            "refusal": to_json(_REFUSAL, record.refusal),
             "enforcedAt": record.enforced_at,
             "setBack": ",".join(moment.isoformat() for moment in record.set_back) or None,
             "announced": record.announced,
             "enforcedTold": record.enforced_told,
             "closedAt": record.closed_at,
+            "use": record.use,
+            "pastKeys": ",".join(map(str, record.past_keys)) or None,
         }
     )
 
@@ -602,28 +418,30 @@ def _record(row: Row) -> Record:
     group, name = row["RowKey"].split("|")[:2]
     return Record(
         cluster_id=ClusterId(row["PartitionKey"], group, name),
-        version=_etag(row),
+        version=etag_of(row),
         resource_id=row.get("resourceId"),
         resource_uid=row.get("resourceUID"),
         location=row.get("location"),
         kubernetes=row.get("kubernetes"),
-        encryption=_value(_ENCRYPTION, row.get("encryption")),
+        encryption=from_json(_ENCRYPTION, row.get("encryption")),
         target=row.get("target"),
         mode=Mode(row["mode"]) if "mode" in row else None,
         action=Action(row["action"]) if "action" in row else None,
         reasons=tuple(Reason(reason) for reason in row.get("reasons", "").split(",") if reason),
         detail=row.get("detail"),
-        fix=_value(_FIX, row.get("fix")),
-        change=_value(_CHANGE, row.get("change")),
+        fix=from_json(_FIX, row.get("fix")),
+        change=from_json(_CHANGE, row.get("change")),
         decided_at=row.get("decidedAt"),
-        claim=_value(_CLAIM, row.get("claim")),
+        claim=from_json(_CLAIM, row.get("claim")),
         waiting=_waiting(row),
-        refusal=_value(_REFUSAL, row.get("refusal")),
+        refusal=from_json(_REFUSAL, row.get("refusal")),
         enforced_at=row.get("enforcedAt"),
         set_back=tuple(map(datetime.fromisoformat, filter(None, row.get("setBack", "").split(",")))),
         announced=row.get("announced"),
         enforced_told=row.get("enforcedTold"),
         closed_at=row.get("closedAt"),
+        use=row.get("use"),
+        past_keys=tuple(KeyId(*key.split("/")) for key in row.get("pastKeys", "").split(",") if key),
     )
 
 
@@ -631,14 +449,6 @@ def _waiting(row: Row) -> Waiting | None:
     if "token" not in row:
         return None
     return Waiting(Reason(row["waitingFor"]), row["waitingSince"], row["lookAgainAt"], row["token"], row["setBy"])
-
-
-def _json[T](adapter: TypeAdapter[T], value: T | None) -> str | None:
-    return None if value is None else adapter.dump_json(value).decode()
-
-
-def _value[T](adapter: TypeAdapter[T], text: str | None) -> T | None:
-    return None if text is None else adapter.validate_json(text)
 
 
 def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, Any]) -> Activity:
@@ -658,8 +468,8 @@ def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, 
 
 def _changed(change: Change) -> dict[str, Any]:
     return {
-        "before": _json(_ENCRYPTION, change.before),
-        "after": _json(_ENCRYPTION, change.after),
+        "before": to_json(_ENCRYPTION, change.before),
+        "after": to_json(_ENCRYPTION, change.after),
         "etag": change.etag,
         "identityBefore": change.identity_before,
         "identity": change.identity,
@@ -684,8 +494,8 @@ def _decision_activity(record: Record, asked_by: str, now: datetime) -> Activity
 
 
 def _enforcement_row(state: Enforcement) -> dict[str, Any]:
-    failures = [[one.intent, _user_row(one.cluster), one.at.isoformat()] for one in state.failures]
-    return _guarded(
+    failures = [[one.intent, user_row(one.cluster), one.at.isoformat()] for one in state.failures]
+    return guarded(
         {
             "PartitionKey": _STATE,
             "RowKey": _STATE,
@@ -711,46 +521,7 @@ def _enforcement(row: Row) -> Enforcement:
         paused_by=row.get("pausedBy"),
         why=row.get("why"),
         told=row["told"],
-        version=_etag(row),
-    )
-
-
-def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
-    return {"PartitionKey": _key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
-
-
-def _rotation_row(rotation: Rotation) -> dict[str, Any]:
-    version = rotation.version
-    return _guarded(
-        {
-            **_rotation_keys(rotation),
-            "how": rotation.how,
-            "detectedAt": rotation.detected_at,
-            "eventId": rotation.event_id,
-            "fannedOutAt": rotation.fanned_out_at,
-            "enabled": version.enabled,
-            "created": version.created,
-            "notBefore": version.not_before,
-            "expires": version.expires,
-        }
-    )
-
-
-def _rotation(row: Row) -> Rotation:
-    version = KeyVersion(
-        row["RowKey"].removeprefix("v|"),
-        enabled=row.get("enabled"),
-        created=row.get("created"),
-        not_before=row.get("notBefore"),
-        expires=row.get("expires"),
-    )
-    return Rotation(
-        KeyId(*row["PartitionKey"].split("|")),
-        version,
-        Detection(row["how"]),
-        row["detectedAt"],
-        row.get("eventId"),
-        row.get("fannedOutAt"),
+        version=etag_of(row),
     )
 
 
@@ -769,9 +540,9 @@ def _shard(row: Row) -> Shard:
 def _exempted_clusters(shard: Shard) -> str:
     """Name the exempted clusters of a shard, as far as one property holds them: the counts are in another."""
     named: dict[str, list[str]] = {}
-    room = _PROPERTY_LIMIT - len("{}")
+    room = PROPERTY_LIMIT - len("{}")
     for exemption, matched in shard.exempted.items():
-        rows = [_cluster_row(cluster_id) for cluster_id in matched.clusters]
+        rows = [cluster_row(cluster_id) for cluster_id in matched.clusters]
         room -= len(json.dumps({exemption: rows}))
         if rows and room >= 0:
             named[exemption] = rows

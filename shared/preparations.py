@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic.alias_generators import to_camel
 
 from shared.clusters import Cluster
-from shared.keys import VaultId
+from shared.keys import KeyId, VaultId
 from shared.policy import OWN, Assignment, NetworkAccess, SecondRole
 from shared.prerequisites import Prerequisites
 from shared.reasons import Reason
@@ -104,10 +104,11 @@ def preparation_for(
     """Return the write that mends what is missing; None where the app has none for it.
 
     A vault or key that is soft-deleted is none of them, nor a vault with access policies that lacks one: bringing back
-    and permitting there are left to people.
+    and permitting there are left to people. So is what the cluster encrypts with by now: another one in its place would
+    hide that its secrets can't be read any more.
     """
     target = assignment.target
-    if target is None or target.key is None:
+    if target is None or target.key is None or _is_in_use(reason, cluster, KeyId(vault.name, target.key.lower())):
         return None
     match reason:
         case Reason.VAULT_MISSING if found.tenant is not None:
@@ -125,9 +126,26 @@ def preparation_for(
 def _grant_for(
     reason: Reason, cluster: Cluster, vault: VaultId, second: SecondRole, found: Prerequisites
 ) -> GrantRole | None:
+    """Return the grant that is missing. With access policies, a Contributor could permit itself whatever it likes.
+
+    Source: Key Vault docs, rbac-guide.
+    """
     principal, by_roles = cluster.identity.principal, found.vault is not None and found.vault.rbac
     if principal is None:
         return None
-    if reason in {Reason.ACCESS_MISSING, Reason.ACCESS_WRAP_ONLY} and by_roles:
-        return GrantRole(vault, principal, Role.CRYPTO_USER)
-    return GrantRole(vault, principal, SECOND_ROLES[second]) if reason is Reason.READER_MISSING else None
+    if reason in {Reason.ACCESS_MISSING, Reason.ACCESS_WRAP_ONLY}:
+        return GrantRole(vault, principal, Role.CRYPTO_USER) if by_roles else None
+    role = SECOND_ROLES[second]
+    if reason is not Reason.READER_MISSING or (role is Role.CONTRIBUTOR and not by_roles):
+        return None
+    return GrantRole(vault, principal, role)
+
+
+def _is_in_use(missing: Reason, cluster: Cluster, key: KeyId) -> bool:
+    """Whether the cluster's own document names what is missing, the key or the vault."""
+    used = cluster.encryption.key
+    if used is None:
+        return False
+    return (missing is Reason.KEY_MISSING and used.key == key) or (
+        missing is Reason.VAULT_MISSING and used.key.vault == key.vault
+    )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 from shared.calls import translated
-from shared.events import ClusterRequest, KeyRequest, ShardRequest
+from shared.events import ClusterRequest, KeyRequest, ShardRequest, VaultRequest
 
 CLUSTERS, KEYS, SHARDS = "clusters", "keys", "shards"
 QUEUES = (CLUSTERS, KEYS, SHARDS)
@@ -26,8 +26,8 @@ class Queues:
         """Ask for a look at a cluster, at once or after a while."""
         await self._send(CLUSTERS, request.encode(), after)
 
-    async def ask_for_key(self, request: KeyRequest, *, after: timedelta = timedelta()) -> None:
-        """Ask for a look at a key, at once or after a while."""
+    async def ask_for_key(self, request: KeyRequest | VaultRequest, *, after: timedelta = timedelta()) -> None:
+        """Ask for a look at a key, or at a vault's keys, at once or after a while."""
         await self._send(KEYS, request.encode(), after)
 
     async def ask_for_shard(self, request: ShardRequest, *, after: timedelta = timedelta()) -> None:

@@ -130,6 +130,24 @@ class Reason(StrEnum):
     """Azure still refuses a permission that was granted a short while ago: a grant can take an hour to reach it."""
     ACCESS_REFUSED = "access-refused"
     """Azure says that the identity may not encrypt and decrypt, though its roles say that it may."""
+    KEY_NEAR_EXPIRY = "key-near-expiry"
+    """The key's current version expires soon."""
+    ACCESS_POLICY_CHANGED = "access-policy-changed"
+    """Somebody changed who may use the vault's keys."""
+    KEY_TOO_OLD = "key-too-old"
+    """The key's newest version is older than the policy allows."""
+    ROTATION_POLICY_MISSING = "rotation-policy-missing"
+    """The key never rotates by itself."""
+    EXPIRY_STAMPED = "expiry-stamped"
+    """The key's rotation policy makes versions expire, and a legacy cluster still needs this one."""
+    VERSION_DISABLED = "version-disabled"
+    """An old version of the key that clusters still need is disabled."""
+    VERSION_EXPIRED = "version-expired"
+    """An old version of the key that clusters still need has expired."""
+    VERSION_NEAR_EXPIRY = "version-near-expiry"
+    """An old version of the key that clusters still need expires soon."""
+    NOT_ANNOUNCED = "not-announced"
+    """No event subscription tells the app of this vault's rotations: only the sweep finds them."""
     FEATURE_NOT_REGISTERED = "feature-not-registered"
     """Azure refused the update: the subscription lacks the preview feature."""
     NO_ETAG = "no-etag"
@@ -172,16 +190,17 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a reason is about: the cluster, and where the target asks for a key, its vault and who needs it.
+    """What a reason is about: the cluster, or a key; where a target asks for a key, its vault and who needs it.
 
     `rights` are those that Azure says the app lacks.
     """
 
-    cluster: ClusterId
+    cluster: ClusterId | None = None
     vault: VaultId | None = None
     key: str | None = None
     principal: str | None = None
     identity: str | None = None
+    version: str | None = None
     rights: tuple[Right, ...] = ()
 
 
@@ -191,13 +210,14 @@ def fix(reason: Reason, subject: Subject) -> Fix | None:
     if template is None:
         return None
     names = {
-        "name": subject.cluster.name,
-        "group": subject.cluster.group,
-        "subscription": subject.cluster.subscription,
+        "name": subject.cluster.name if subject.cluster else "NAME",
+        "group": subject.cluster.group if subject.cluster else "GROUP",
+        "subscription": subject.cluster.subscription if subject.cluster else "SUBSCRIPTION",
         "vault": subject.vault.name if subject.vault else "VAULT",
         "vault_id": str(subject.vault or "VAULT_ID"),
         "vault_subscription": subject.vault.subscription if subject.vault else "SUBSCRIPTION",
         "key": subject.key or "KEY",
+        "version": subject.version or "VERSION",
         "principal": subject.principal or "PRINCIPAL_ID",
         "identity": subject.identity or "IDENTITY_ID",
         "rights": _listed(subject.rights) or "the right that Azure's answer names",
@@ -299,6 +319,25 @@ _FIXES = {
     Reason.ACCESS_WRAP_ONLY: Fix(
         "Grant Key Vault Crypto User: Key Vault Crypto Service Encryption User is not enough.", _GRANT
     ),
+    Reason.KEY_NEAR_EXPIRY: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
+    Reason.KEY_TOO_OLD: Fix("Rotate the key.", _KEY.format(verb="rotate")),
+    Reason.ROTATION_POLICY_MISSING: Fix(
+        "Give the key a rotation policy without an expiry.", _KEY.format(verb="rotation-policy show")
+    ),
+    Reason.EXPIRY_STAMPED: Fix(
+        "Move the version's expiry, and take the expiry out of the key's rotation policy.",
+        _KEY.format(verb="rotation-policy show"),
+    ),
+    Reason.VERSION_DISABLED: Fix(
+        "Enable the version.", _KEY.format(verb="set-attributes") + " --version {version} --enabled true"
+    ),
+    Reason.VERSION_EXPIRED: Fix(
+        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version} --expires YYYY-MM-DD"
+    ),
+    Reason.VERSION_NEAR_EXPIRY: Fix(
+        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version} --expires YYYY-MM-DD"
+    ),
+    Reason.NOT_ANNOUNCED: Fix("Subscribe the function on_key_event to the vault's events: `make events`."),
     Reason.FEATURE_NOT_REGISTERED: Fix(
         "Register the feature, wait until it is Registered, then register the provider again.",
         "az feature register --subscription {subscription} --namespace Microsoft.ContainerService --name KMSPMKPreview"

@@ -63,8 +63,9 @@ from shared.records import (
     settlement_of_change,
     settlement_of_preparation,
 )
-from shared.rights import missing_rights
+from shared.rights import CODES, missing_rights
 from shared.surveyor import Surveyor
+from shared.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Reconciler:
     ledger: Ledger
     recorder: Recorder
     pauses: Pauses
+    usage: Usage
     queues: Queues
     look_again: timedelta
 
@@ -133,7 +135,10 @@ class Reconciler:
             return await self._report(Reason.UNREADABLE, record, request, now=now, detail=str(error))
         if cluster is None:
             return await self._missing(record, request, now=now)
-        record = await self._settled(record, cluster, now=now)
+        try:
+            record = await self._settled(record, cluster, now=now)
+        except Throttled as error:
+            return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
         return await self._decide(cluster, record, request, now=now)
 
     async def _settled(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
@@ -151,6 +156,7 @@ class Reconciler:
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
             log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
+            await self.usage.close(record, now=now)
             await self.ledger.archive(record, now)
             record = Record(record.cluster_id, version=record.version)
         return record
@@ -163,7 +169,8 @@ class Reconciler:
 
     async def _decide(self, cluster: Cluster, record: Record, request: ClusterRequest, *, now: datetime) -> Record:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
-        seen = record.after_reading(cluster).after_assigning(assignment)
+        noted = await self.usage.note(record, cluster, now=now)
+        seen = noted.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
             reason = Reason.UPDATING if isinstance(record.claim.change, Change) else Reason.PREPARING
             return await self._wait(reason, record, seen, request, now=now, after=self.look_again)
@@ -177,7 +184,7 @@ class Reconciler:
         if decision.action is Action.WAIT:
             after = decision.look_again - now if decision.look_again else self.look_again
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
-        looked = record.after_looking(cluster, assignment, decision, now=now)
+        looked = seen.after_looking(cluster, assignment, decision, now=now)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
@@ -212,7 +219,7 @@ class Reconciler:
         enforcement = await self.ledger.enforcement()
         decision = decide(replace(facts, paused=enforcement.paused), assignment, now)
         if decision.reason in HELD_BACK:
-            looked = record.after_looking(facts.cluster, assignment, decision, now=now)
+            looked = seen.after_looking(facts.cluster, assignment, decision, now=now)
             return await self._hold_back(decision, enforcement, record, looked, request, now=now)
         young = is_propagating(facts.prerequisites, now)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
@@ -288,7 +295,7 @@ class Reconciler:
             settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
             record = replace(settled, waiting=earlier)
             return await self._wait(Reason.THROTTLED, record, record, request, now=now, after=error.retry_after)
-        except (Refused, Unreadable) as error:  # what a preparation may not read first, it does not write
+        except Refused as error:
             if young_grant and reason_of(error) is Reason.ACCESS_REFUSED:
                 settled = await self.ledger.settle(record, Settlement.WITHDRAWN, now=now)
                 record, after = replace(settled, waiting=earlier), self.look_again * _PROPAGATION_STEPS
@@ -298,7 +305,7 @@ class Reconciler:
             record = replace(settled, change=None)  # as the looks to come will say it: what was asked is in the line
             subject = subject_of(cluster, self.policy.assignment(cluster, now))
             return await self._report(refusal.reason, record, request, now=now, detail=str(error), subject=subject)
-        except (Conflict, Unavailable) as error:
+        except (Conflict, Unavailable, Unreadable) as error:
             log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
             return record
         log.info("%s: Azure took the update", record.cluster_id)
@@ -309,7 +316,12 @@ class Reconciler:
     async def _send(self, cluster: Cluster, change: Change | Preparation) -> str | None:
         if isinstance(change, Change):
             return await self.aks.put(cluster, change)
-        await self.preparer.prepare(change)
+        try:
+            await self.preparer.prepare(change)
+        except Unreadable as error:
+            if error.code not in CODES:
+                raise
+            raise Refused(error.code, error.text) from error  # what may not be read before is not written
         return None
 
     async def _refusal_after(
@@ -320,7 +332,8 @@ class Reconciler:
             return None
         if what is Settlement.FAILED:
             failure = await self.aks.failure(claim.operation) if claim.operation else None
-            code, text = failure or (cluster.provisioning_state, "Azure gives no reason")
+            state = cluster.provisioning_state if isinstance(claim.change, Change) else "NotInPlace"
+            code, text = failure or (state, "Azure gives no reason")
             return _refusal(Reason.FAILED, Refused(code, text), record, cluster.etag, now)
         if what is Settlement.WITHDRAWN:
             arrived = Conflict("Withdrawn", "the update did not arrive")
@@ -335,6 +348,7 @@ class Reconciler:
             return None
         if record.claim is not None:
             record = await self.ledger.settle(record, Settlement.GONE, now=now)
+        await self.usage.close(record, now=now)
         gone = record.after_deciding(Decision(Action.NOTHING, (Reason.GONE,)), now=now)
         gone = replace(gone, closed_at=record.closed_at or now)
         return await self.recorder.record(record, gone, asked_by=request.asked_by, now=now)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from shared.clusters import ClusterId
 from shared.errors import LostRace, ServiceError, Transient
+from shared.keyhealth import Finding
+from shared.keys import KeyId
 from shared.ledger import Ledger
 from shared.notices import Notices
-from shared.records import KnownKey, Notice, NoticeKind, Record, Rotation, notice_of, notice_of_risk, notice_of_rotation
+from shared.reasons import Reason
+from shared.records import (
+    KnownKey,
+    Notice,
+    NoticeKind,
+    Record,
+    Rotation,
+    notice_of,
+    notice_of_event,
+    notice_of_finding,
+    notice_of_rotation,
+)
 
 TELL_AGAIN_AFTER = timedelta(minutes=1)
 
@@ -49,10 +64,13 @@ class Recorder:
             return await self.ledger.write(replace(record, announced=notice.token, enforced_told=told))
         return record
 
-    async def tell_of_risk(self, known: KnownKey, users: int) -> bool:
-        """Tell of a key at risk; return whether it may count as told, as with a rotation."""
-        notice = notice_of_risk(known, users)
-        return notice is None or await self._publish(notice)
+    async def tell_of_finding(self, known: KnownKey, finding: Finding) -> bool:
+        """Tell of something that is wrong with a key; return whether it may count as told, as with a rotation."""
+        return await self._publish(notice_of_finding(known, finding))
+
+    async def tell_of_event(self, key: KeyId, reason: Reason, event_id: str, users: Sequence[ClusterId]) -> bool:
+        """Tell of what a vault said of a key, besides a new version; return whether it may count as told."""
+        return await self._publish(notice_of_event(key, reason, event_id, users))
 
     async def tell_of_rotation(self, rotation: Rotation) -> bool:
         """Tell of a rotation; return whether it may count as told. A topic that is away makes its look come back.

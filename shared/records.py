@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,11 +21,13 @@ from shared.decisions import (
     Waiting,
     subject_of,
 )
+from shared.keyhealth import SHOWN, Finding
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
-from shared.reasons import Action, Fix, Reason, fix
+from shared.reasons import Action, Fix, Reason, Subject, fix
 from shared.rights import missing_rights
+from shared.rotation import in_order
 
 _OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
 
@@ -165,7 +167,8 @@ class Record:
     """One cluster as the ledger knows it. Facts are None until the cluster was read once.
 
     `version` is the row's ETag, None while the row does not exist; it takes no part in comparisons, so that
-    a look that finds nothing new writes nothing.
+    a look that finds nothing new writes nothing. `use` sums up what was remembered of its use of a key, `past_keys`
+    are those that it used before.
     """
 
     cluster_id: ClusterId
@@ -191,6 +194,8 @@ class Record:
     announced: str | None = None
     enforced_told: datetime | None = None
     closed_at: datetime | None = None
+    use: str | None = None
+    past_keys: tuple[KeyId, ...] = ()
 
     def says_the_same_as(self, other: Record) -> bool:
         """Return whether writing this over the other would change nothing that matters."""
@@ -348,7 +353,10 @@ class Detection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """One version of one key, as it was detected. `fanned_out_at` is None until every user of the key was told."""
+    """One version of one key, as it was detected. `fanned_out_at` is None until every user of the key was told.
+
+    `told_up_to` is the last user who was, while that goes on.
+    """
 
     key: KeyId
     version: KeyVersion
@@ -356,21 +364,36 @@ class Rotation:
     detected_at: datetime
     event_id: str | None = None
     fanned_out_at: datetime | None = None
+    told_up_to: str | None = None
+
+    @property
+    def latency(self) -> timedelta | None:
+        """How long after its creation the version was detected; None where Azure does not tell of its creation."""
+        created = self.version.created
+        return max(self.detected_at - created, timedelta()) if created is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
     """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
 
-    `vault_id` is None until it was first seen; `rotation_policy` is None where its vault does not let the app in.
+    `vault_id` is None until it was first seen; `rotation_policy` is None where nobody tells. `last_run` is the sweep
+    that looked at it last.
     """
 
     key: KeyId
     vault_id: VaultId | None = None
     rotations: tuple[Rotation, ...] = ()
-    risk: Reason | None = None
-    risk_changes: int = 0
+    findings: tuple[Finding, ...] = ()
     rotation_policy: RotationPolicy | None = None
+    looked_at: datetime | None = None
+    last_run: str | None = None
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        """Its versions, from the oldest to the newest."""
+        dated = {one.version.version: (one.version, one.detected_at) for one in self.rotations}
+        return tuple(dated[name][0] for name in in_order(dated.values()))
 
 
 def detected(
@@ -543,13 +566,34 @@ def notice_of_rotation(rotation: Rotation) -> Notice:
     return Notice(NoticeKind.ROTATION_DETECTED, str(rotation.key), token, f"rotation|{token}", said)
 
 
-def notice_of_risk(known: KnownKey, users: int) -> Notice | None:
-    """Return what is to be told of a key that its users can't rely on; None if all is well or nobody uses it."""
-    if known.risk is None or not users:
-        return None
-    said = {"vault": known.key.vault, "key": known.key.name, "reason": known.risk, "users": users}
-    token = f"{known.key}|{known.risk}"
-    return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{known.risk_changes}", said)
+def notice_of_event(key: KeyId, reason: Reason, event_id: str, users: Sequence[ClusterId]) -> Notice:
+    """Return what is to be told of an event of a vault that is no new version. `users` are all that use the key."""
+    said = {
+        "vault": key.vault,
+        "key": key.name,
+        "reason": reason,
+        "users": len(users),
+        "clusters": [str(cluster) for cluster in users[:SHOWN]],
+    }
+    return Notice(NoticeKind.KEY_AT_RISK, str(key), f"{key}|{reason}", f"event|{key}|{event_id}", said)
+
+
+def notice_of_finding(known: KnownKey, finding: Finding) -> Notice:
+    """Return what is to be told of something that is wrong with a key."""
+    subject = Subject(vault=known.vault_id, key=known.key.name, version=finding.version)
+    mend = fix(finding.reason, subject)
+    said = {
+        "vault": known.key.vault,
+        "key": known.key.name,
+        "version": finding.version,
+        "reason": finding.reason,
+        "users": finding.count,
+        "clusters": [str(cluster) for cluster in finding.clusters],
+        "since": finding.since.isoformat(),
+        "fix": {"text": mend.text, "command": mend.command} if mend else None,
+    }
+    token = f"{known.key}|{finding.reason}|{finding.version or ''}"
+    return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{finding.since.isoformat()}", said)
 
 
 def notice_of_pause(enforcement: Enforcement) -> Notice | None:

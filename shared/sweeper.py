@@ -29,6 +29,8 @@ from shared.queues import Queues
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
 from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
+from shared.rotation import KeyUser, user_of
+from shared.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class _Tally:
 
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
-    users: defaultdict[KeyId, set[ClusterId]] = field(default_factory=lambda: defaultdict(set))
+    users: defaultdict[KeyId, list[KeyUser]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     paused: bool | None = None
@@ -74,6 +76,7 @@ class Sweeper:
     aks: Aks
     ledger: Ledger
     recorder: Recorder
+    usage: Usage
     pauses: Pauses
     queues: Queues
     subscriptions: tuple[str, ...]
@@ -102,6 +105,9 @@ class Sweeper:
             await self.ledger.remember_sweep(run_id)
         for subscription in shards:
             await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode, scope))
+        if scope == EVERYTHING:
+            for key, vault in self.policy.named_keys().items():
+                await self.queues.ask_for_key(KeyRequest(key, asked_by, vault, run=run_id))
         return run
 
     async def sweep(self, request: ShardRequest, *, now: datetime) -> Shard | None:
@@ -135,8 +141,8 @@ class Sweeper:
         for cluster_id in self._absent(records, request.scope, tally, now):
             await self._enqueue(cluster_id, request, tally)
         for key, vault in tally.keys.items():
-            await self._mend_users(key, tally.users[key], now)
-            await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault))
+            await self.usage.mend(key, tally.users[key], now=now)
+            await self.queues.ask_for_key(KeyRequest(key, request.asked_by, vault, run=request.run))
 
     async def _sweep_page(
         self,
@@ -167,15 +173,16 @@ class Sweeper:
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
-        self._remember_key(cluster, vault_of(cluster, assignment), tally)
+        self._remember_keys(cluster, assignment, tally, now)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
         if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
             await self._enqueue(cluster.id, request, tally)
             return
         if record.claim is not None or is_pending(record, now):
             return
-        looked = record.after_looking(cluster, assignment, decision, now=now)
         try:
+            noted = await self.usage.note(record, cluster, now=now)
+            looked = noted.after_looking(cluster, assignment, decision, now=now)
             await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
         except LostRace:
             log.info("%s: somebody else has just looked at it", cluster.id)
@@ -212,28 +219,23 @@ class Sweeper:
         open_ones = [one for one in due if one.closed_at is None]
         return [one.cluster_id for one in open_ones if scope.holds(one.cluster_id)]
 
-    async def _mend_users(self, key: KeyId, users: set[ClusterId], now: datetime) -> None:
-        """Add the users of a key that the ledger lacks: a rotation would miss them."""
-        known = {cluster_id async for cluster_id in self.ledger.key_users(key)}
-        for cluster_id in users - known:
-            await self.ledger.add_key_user(key, cluster_id, now)
-
     async def _enqueue(self, cluster_id: ClusterId, request: ShardRequest, tally: _Tally) -> None:
         tally.enqueued += 1
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
 
-    def _remember_key(self, cluster: Cluster, asked: VaultId | None, tally: _Tally) -> None:
-        """Remember a key with its vault's id: the cluster's own, or the target's if that is the key's vault."""
-        reference = cluster.encryption.key
-        if reference is None:
-            return
-        vault = cluster.encryption.vault_id
-        tally.users[reference.key].add(cluster.id)
-        known = tally.keys.get(reference.key)
-        named = _vault(vault, reference.key) if vault else None
-        if named is None and asked is not None and asked.name == reference.key.vault:
-            named = asked
-        tally.keys[reference.key] = known or named
+    def _remember_keys(self, cluster: Cluster, assignment: Assignment, tally: _Tally, now: datetime) -> None:
+        """Remember the key that a cluster uses and the one that its target names, each with its vault's id if known."""
+        asked, target = vault_of(cluster, assignment), assignment.target
+        if asked is not None and target is not None and target.key is not None:
+            tally.keys[KeyId(asked.name, target.key.lower())] = asked
+        reference, vault_id = cluster.encryption.key, cluster.encryption.vault_id
+        if reference is not None:
+            named = _vault(vault_id, reference.key) if vault_id else None
+            own = asked if asked is not None and asked.name == reference.key.vault else None
+            tally.keys[reference.key] = tally.keys.get(reference.key) or named or own
+        user = user_of(cluster, begun_before=True, now=now)
+        if reference is not None and user is not None:
+            tally.users[reference.key].append(user)
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:

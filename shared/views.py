@@ -14,6 +14,7 @@ from typing import Any
 from shared.clusters import ClusterId, parse_subscription
 from shared.decisions import Change
 from shared.errors import EnforcerError, Malformed
+from shared.keyledger import KeyLedger
 from shared.keys import KeyReference
 from shared.ledger import Ledger
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
@@ -34,6 +35,7 @@ class Views:
     """Answers questions about what the ledger holds. Malformed if a question can't be read."""
 
     ledger: Ledger
+    keys: KeyLedger
 
     async def clusters(self, query: Mapping[str, str]) -> Json:
         """The clusters, page by page. `subscription`, `top`, `continuation`."""
@@ -59,7 +61,7 @@ class Views:
         """The rotations, page by page. `key` (its URL), `top`, `continuation`."""
         _known(query, "key", "top", "continuation")
         key = KeyReference.parse(query["key"]).key if "key" in query else None
-        page = await self.ledger.rotations_page(key, top=_top(query), after=query.get("continuation"))
+        page = await self.keys.rotations_page(key, top=_top(query), after=query.get("continuation"))
         return {"rotations": [_rotation(rotation) for rotation in page.items], "continuation": page.continuation}
 
     async def run(self, run_id: str) -> Json | None:

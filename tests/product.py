@@ -17,16 +17,18 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from shared.access import Roles
 from shared.aks import Aks
+from shared.announcements import Announcements
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
 from shared.identities import Identities
 from shared.inspector import Inspector
 from shared.keydata import KeyData
+from shared.keyledger import KeyLedger
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
 from shared.pauses import Pauses
-from shared.policy import Mode, PolicyInForce
+from shared.policy import Mode, PolicyInForce, SecondRole
 from shared.preparer import Preparer
 from shared.queues import Queues
 from shared.reconciler import Reconciler
@@ -34,6 +36,8 @@ from shared.recorder import Recorder
 from shared.records import Record
 from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
+from shared.tables import Tables
+from shared.usage import Usage
 from shared.vaultdoor import VaultDoor
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class Product:
     aks: Aks
     keyvault: KeyVault
     ledger: Ledger
+    keys: KeyLedger
     queues: Queues
     pauses: Pauses
     reconciler: Reconciler
@@ -107,6 +112,11 @@ class Product:
         """The lines of activity that stand for writes."""
         return [row for row in await self.rows("activity") if row["kind"] == "write"]
 
+    async def preparations_noted(self) -> list[dict[str, Any]]:
+        """The lines of activity that stand for what was put in place, the oldest first."""
+        rows = [row for row in await self.rows("activity") if row["kind"] == "preparation"]
+        return sorted(rows, key=lambda row: str(row["at"]))
+
     async def messages(self, queue: str = "clusters") -> int:
         """How many messages a queue holds, visible or not."""
         properties = await self.storage.get_queue_client(queue).get_queue_properties()
@@ -119,7 +129,12 @@ class Product:
 
 @asynccontextmanager
 async def product(
-    account: Account, policy: str = ENFORCE, *, topic: str | None = None, features: str = ""
+    account: Account,
+    policy: str = ENFORCE,
+    *,
+    topic: str | None = None,
+    features: str = "",
+    second_role: SecondRole = SecondRole.READER,
 ) -> AsyncIterator[Product]:
     """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
@@ -128,10 +143,13 @@ async def product(
     async with AsyncExitStack() as opened:
         for closable in (credential, transport, tables, storage):
             await opened.enter_async_context(closable)
-        in_force = PolicyInForce.read(policy)
+        in_force = PolicyInForce.read(policy, second_role)
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
-        ledger, queues = Ledger(tables), Queues(storage)
-        keydata = KeyData(VaultDoor(credential, transport), ledger)
+        rows, queues = Tables(tables), Queues(storage)
+        ledger, keys = Ledger(rows), KeyLedger(rows)
+        keydata = KeyData(VaultDoor(credential, transport), keys)
+        usage = Usage(in_force, keys, queues)
+        announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
         preparer = Preparer(keyvault, identities, roles)
@@ -142,11 +160,12 @@ async def product(
             aks,
             keyvault,
             ledger,
+            keys,
             queues,
             pauses,
-            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, queues, LOOK_AGAIN),
-            Inspector(aks, keyvault, keydata, ledger, recorder, queues, ()),
-            Sweeper(in_force, aks, ledger, recorder, pauses, queues, ()),
+            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
+            Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
+            Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,
             storage,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local.simulator import SUBSCRIPTION
+from local.simulator.eventgrid import EventSubscription, Schema
 from shared.events import KeyRequest, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.reasons import Reason
@@ -77,6 +78,13 @@ def seed_checked(azure: Azure) -> None:
     """Clusters with and without all that they need, and one that uses a key which has rotated."""
     good = azure.keyvault.add_vault("kv-good")
     azure.keyvault.rotate(good, azure.keyvault.add_key(good, "etcd"), announce=False)
+    other = azure.keyvault.add_vault("kv-elsewhere")
+    for vault, function in ((good, "on_key_event"), (other, "of_somebody_else")):
+        endpoint = f"https://127.0.0.1/runtime/webhooks/eventgrid?functionName={function}"
+        found = EventSubscription(vault.id, endpoint, Schema.EVENT_GRID, None, None, function)
+        azure.eventgrid.subscriptions.append(found)
+    for vault in (other, azure.keyvault.add_vault("kv-quiet")):
+        azure.keyvault.add_key(vault, "etcd")
     azure.keyvault.add_key(
         azure.keyvault.add_vault("kv-foreign", tenant="00000000-0000-0000-0000-0000000000d2"), "etcd"
     )
@@ -155,6 +163,8 @@ async def play(app: Product, azure: Azure) -> Outcomes:
         outcomes[cluster.name] = _said(await _followed(app, azure, cluster))
     if "kv-good" in {vault.name for vault in azure.keyvault.vaults.values()}:
         outcomes["the key in use"] = await _inspected(app, azure)
+        for who, vault in (("the key elsewhere", "kv-elsewhere"), ("the key unheard", "kv-quiet")):
+            outcomes[who] = ", ".join(await _found_wrong(app, azure, KeyId(vault, "etcd"))) or "nothing"
     return outcomes
 
 
@@ -191,11 +201,18 @@ def _said(record: Record) -> str:
 
 
 async def _inspected(app: Product, azure: Azure) -> str:
+    """How many versions are logged where nobody tells the vault's id, and where somebody does; and what is wrong."""
     key = KeyId("kv-good", "etcd")
     await app.inspector.inspect(KeyRequest(key, "timer"), now=azure.clock.now())
-    found = len((await app.ledger.key(key)).rotations)
+    found = len((await app.keys.key(key)).rotations)
+    wrong = await _found_wrong(app, azure, key)
+    by_id = len((await app.keys.key(key)).rotations)
     unreadable = [row for row in await app.rows("activity") if row["kind"] == "unreadable"]
-    await app.inspector.inspect(KeyRequest(key, "test", VaultId.parse(f"{VAULTS}/kv-good")), now=azure.clock.now())
-    by_id = len((await app.ledger.key(key)).rotations)
     said = f"{found} versions" if found == by_id else f"{by_id} versions, if its vault's id is known"
-    return f"{said}, and a line `unreadable`" if unreadable else said
+    return ", ".join([said, *(["a line `unreadable`"] if unreadable else []), *wrong])
+
+
+async def _found_wrong(app: Product, azure: Azure, key: KeyId) -> list[str]:
+    vault = VaultId.parse(f"{VAULTS}/{key.vault}")
+    await app.inspector.inspect(KeyRequest(key, "test", vault), now=azure.clock.now())
+    return [f"`{finding.reason}`" for finding in (await app.keys.key(key)).findings]

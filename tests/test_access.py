@@ -1,11 +1,19 @@
-"""What roles and access policies allow: the pure part. The calls have their tests with the rooms."""
+"""What roles and access policies allow, and the one grant that the app makes. The other calls have their tests with
+the rooms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
 
 import pytest
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.identity.aio import ManagedIdentityCredential
 
+from local.simulator import SUBSCRIPTION
 from shared.access import (
     DECRYPT,
     ENCRYPT,
@@ -14,12 +22,18 @@ from shared.access import (
     WRAP,
     Assigned,
     Permissions,
+    Roles,
     crypto_by_policies,
     crypto_by_roles,
     reading_by_roles,
 )
-from shared.keys import Grant
+from shared.errors import Conflict, Refused, ServiceError, Throttled, Unavailable
+from shared.keys import Grant, VaultId
+from shared.preparations import Role
 from tests.builders import PRINCIPAL, vault
+
+if TYPE_CHECKING:
+    from local.simulator import Azure
 
 SOMEBODY = "00000000-0000-0000-0000-0000000000c9"
 
@@ -221,3 +235,135 @@ def test_an_access_policy_is_for_its_own_identity_alone() -> None:
 
     assert crypto_by_policies(found, PRINCIPAL) is Grant.MISSING
     assert crypto_by_policies(vault(rbac=False), PRINCIPAL) is Grant.MISSING
+
+
+# the grant
+
+VAULT = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms-weu")
+GRANTS = UUID("4c0e3f0e-2f8b-5a53-9d5e-7a5f6d1f1c11")
+"""Grants that were made by earlier versions of the app have names of this root: it must not change."""
+
+PUT = ("PUT", "/roleAssignments/[0-9a-f-]{36}$")
+
+
+@pytest.fixture
+async def roles(azure: Azure) -> AsyncIterator[Roles]:
+    """The adapter on real clients, and a vault."""
+    azure.keyvault.add_vault("kv-kms-weu")
+    async with ManagedIdentityCredential() as credential, AioHttpTransport() as transport:
+        yield Roles(credential, transport)
+
+
+async def test_a_grant_names_one_role_one_identity_and_the_vault_alone(roles: Roles, azure: Azure) -> None:
+    await roles.grant(Role.CRYPTO_USER, SOMEBODY, VAULT)
+
+    (call,) = azure.journal.writes()
+    scope, _, name = call.path.partition("/providers/Microsoft.Authorization/roleAssignments/")
+    assert scope == str(VAULT)
+    assert name == str(uuid5(GRANTS, f"{VAULT}|{SOMEBODY}|Key Vault Crypto User".lower()))
+    said = call.body["properties"]
+    assert said["roleDefinitionId"].endswith("/roleDefinitions/12338af0-0e69-4776-bea7-57ae8d297424")
+    assert (said["principalId"], said["principalType"]) == (SOMEBODY, "ServicePrincipal")
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_grant_is_of_the_built_in_role_of_its_name(roles: Roles, azure: Azure, role: Role) -> None:
+    await roles.grant(role, SOMEBODY, VAULT)
+
+    (made,) = azure.access.every()
+    assert (made.role.name, made.role.type, made.condition) == (role.value, "BuiltInRole", None)
+
+
+async def test_a_grant_is_made_once_however_often_it_is_asked_for(roles: Roles, azure: Azure) -> None:
+    for principal in (SOMEBODY, SOMEBODY, SOMEBODY.upper()):
+        await roles.grant(Role.READER, principal, VAULT)
+
+    assert [call.status for call in azure.journal.writes()] == [201, 200, 200]
+    assert len(azure.access.every()) == 1
+
+
+async def test_grants_have_names_of_their_own(roles: Roles, azure: Azure) -> None:
+    for role in Role:
+        for principal in (SOMEBODY, PRINCIPAL):
+            await roles.grant(role, principal, VAULT)
+
+    assert len({one.name for one in azure.access.every()}) == 6
+
+
+async def test_a_grant_that_is_there_under_another_name_counts(roles: Roles, azure: Azure) -> None:
+    theirs = azure.access.assign(SOMEBODY, "Key Vault Reader", str(VAULT))
+
+    await roles.grant(Role.READER, SOMEBODY, VAULT)
+
+    assert [one.id for one in azure.access.every()] == [theirs]
+    assert [call.status for call in azure.journal.matching(*PUT)] == [409]
+
+
+@pytest.mark.parametrize("written", [str.lower, str.upper])
+async def test_nothing_is_granted_to_the_apps_own_identity(roles: Roles, azure: Azure, written: Any) -> None:
+    own = written(azure.identity.default.object_id)
+
+    with pytest.raises(Refused) as raised:
+        await roles.grant(Role.READER, own, VAULT)
+    assert raised.value.code == "OwnIdentity"
+    assert azure.journal.matching(*PUT) == ()
+
+
+class Opaque:
+    """A credential whose tokens say nothing that can be read."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
+        return AccessToken(self._token, 9_999_999_999)
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Opaque:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "opaque",
+        "a.b.c",
+        "e30.e30.e30",
+        "e30.bnVsbA.e30",
+        "e30.W10.e30",
+        "e30.eyJvaWQiOm51bGx9.e30",
+        "e30.eyJvaWQiOiIifQ.e30",
+        "e30.\xff.e30",
+    ],
+)
+async def test_nothing_is_granted_where_the_app_can_not_tell_who_it_is(azure: Azure, token: str) -> None:
+    async with AioHttpTransport() as transport:
+        with pytest.raises(Refused) as raised:
+            await Roles(Opaque(token), transport).grant(Role.READER, SOMEBODY, VAULT)
+
+    assert raised.value.code == "OwnIdentity"
+    assert token not in raised.value.text or not token
+    assert azure.journal.calls == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers", "expected"),
+    [
+        pytest.param(429, "TooManyRequests", {"Retry-After": "60"}, Throttled, id="throttled"),
+        pytest.param(503, "ServiceUnavailable", {}, Unavailable, id="unavailable"),
+        pytest.param(409, "AnotherConflict", {}, Conflict, id="another-conflict"),
+        pytest.param(400, "PrincipalNotFound", {}, Refused, id="refused"),
+    ],
+)
+async def test_a_grant_is_tried_once(
+    roles: Roles, azure: Azure, status: int, code: str, headers: dict[str, str], expected: type[ServiceError]
+) -> None:
+    azure.faults.fail_next(*PUT, status, code=code, message="", headers=headers, times=5)
+
+    with pytest.raises(expected):
+        await roles.grant(Role.READER, SOMEBODY, VAULT)
+    assert len(azure.journal.matching(*PUT)) == 1

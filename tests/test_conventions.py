@@ -12,6 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from azure.keyvault.keys.aio import KeyClient
+from azure.mgmt.authorization.v2022_04_01.aio.operations import RoleAssignmentsOperations, RoleDefinitionsOperations
+from azure.mgmt.containerservice.aio.operations import ManagedClustersOperations
+from azure.mgmt.keyvault.aio.operations import KeysOperations, VaultsOperations
+from azure.mgmt.msi.v2024_11_30.aio.operations import UserAssignedIdentitiesOperations
 
 from shared.decisions import BLOCKING
 from shared.queues import QUEUES
@@ -56,14 +61,26 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "sweeper", "views"},
-    {"recorder", "pauses", "surveyor", "preparer"},
+    {"recorder", "pauses", "surveyor", "preparer", "usage"},
     {"keydata"},
-    {"aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"},
+    {
+        "aks",
+        "announcements",
+        "keyvault",
+        "vaultdoor",
+        "access",
+        "identities",
+        "ledger",
+        "keyledger",
+        "queues",
+        "notices",
+    },
+    {"tables"},
     {"calls", "settings"},
     {"records"},
     {"decisions", "events"},
-    {"preparations"},
-    {"prerequisites"},
+    {"preparations", "keyhealth"},
+    {"prerequisites", "rotation"},
     {"policy", "reasons"},
     {"clusters"},
     {"keys", "rights"},
@@ -80,13 +97,26 @@ CORE = {
     "reasons",
     "prerequisites",
     "preparations",
+    "rotation",
+    "keyhealth",
     "decisions",
     "records",
     "events",
 }
 SPEAKS_TO_AZURE = {
-    *("aks", "keyvault", "vaultdoor", "access", "identities", "ledger", "queues", "notices"),
-    *("calls", "bootstrap", "function_app"),
+    *(
+        "aks",
+        "announcements",
+        "keyvault",
+        "vaultdoor",
+        "access",
+        "identities",
+        "ledger",
+        "keyledger",
+        "queues",
+        "notices",
+    ),
+    *("tables", "calls", "bootstrap", "function_app"),
 }
 NOT_IN_THE_CORE = {
     "aiohttp",
@@ -378,6 +408,197 @@ def test_tests_neither_patch_nor_sleep() -> None:
 
 def is_forbidden(node: ast.ImportFrom, forbidden: set[str]) -> bool:
     return node.module in forbidden or any(f"{node.module}.{alias.name}" in forbidden for alias in node.names)
+
+
+# what the app never does to what is not its own
+
+TAKES_AWAY = re.compile(
+    r"(?!purge_protection$)(begin_)?(delete|purge|recover|undelete|restore|remove|disable|revoke|destroy)(_.*)?"
+)
+"""The SDKs' names are in lower case."""
+
+
+def taking_away(module: ast.Module) -> Iterator[str]:
+    """Yield the names by which something could be deleted, purged, brought back, removed or disabled, called or not."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name) if TAKES_AWAY.fullmatch(name):
+                yield name
+            case ast.Call(func=ast.Name(id="getattr" | "attrgetter" | "methodcaller"), args=args):
+                words = (str(arg.value) for arg in args if isinstance(arg, ast.Constant))
+                yield from filter(TAKES_AWAY.fullmatch, words)
+
+
+SERVICES = (
+    *(ManagedClustersOperations, VaultsOperations, KeysOperations, KeyClient),
+    *(RoleAssignmentsOperations, RoleDefinitionsOperations, UserAssignedIdentitiesOperations),
+)
+READS = ("_", "get", "list", "check_", "from_", "close", "models", "send_request", "vault_url")
+WRITES = {name for service in SERVICES for name in dir(service) if not name.startswith(READS)}
+"""What the services can do besides reading, by the names that their SDKs have for it."""
+
+ALLOWED = {
+    "aks": {"begin_create_or_update"},
+    "announcements": set[str](),
+    "keyvault": {"begin_create_or_update", "update", "create_if_not_exist"},
+    "identities": {"create_or_update"},
+    "access": {"create"},
+    "vaultdoor": set[str](),
+}
+"""What each adapter writes. A new word here is a new thing that the app does to somebody's subscription."""
+
+
+def writing(module: ast.Module) -> set[str]:
+    """Return the write operations of the services that a module names, called or not, and odd HTTP verbs."""
+    named = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)} & WRITES
+    return named | {
+        text
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("HttpRequest")
+        for text in map(ast.unparse, node.args[:1])
+        if text != "'GET'"
+    }
+
+
+def sent(module: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield what is put into the services' models: the model and the field, `=` for a field that is set on one."""
+    models = {
+        alias.asname or alias.name
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("azure.mgmt.")
+        for alias in node.names
+    }
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in models:
+            yield from ((node.func.id, keyword.arg or "**") for keyword in node.keywords)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) != "self":
+            yield "=", node.attr
+
+
+GIVES_AN_IDENTITY = {"identity", "identityProfile", "userAssignedIdentities"}
+
+
+def giving_an_identity(module: ast.Module) -> Iterator[str]:
+    """Yield the functions that put an identity into a document, or take one out of it."""
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for function in functions:
+        for node in ast.walk(function):
+            stored = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and named_in(node.slice)
+            taken = (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "attr", None) in {"pop", "setdefault"}
+                and any(map(named_in, node.args[:1]))
+            )
+            built = isinstance(node, ast.Dict) and any(
+                isinstance(key, ast.Constant) and key.value == "userAssignedIdentities" for key in node.keys
+            )
+            if stored or taken or built:
+                yield function.name
+
+
+def named_in(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value in GIVES_AN_IDENTITY
+
+
+def test_the_product_has_no_word_for_taking_anything_away() -> None:
+    found = [f"{file.name}: {name}" for file in PRODUCT for name in taking_away(tree(file))]
+
+    assert found == []
+
+
+def test_each_adapter_writes_what_is_listed_and_nothing_else() -> None:
+    found = {name: set().union(*(writing(tree(file)) for file in rooms()[name])) for name in ALLOWED}
+
+    assert found == ALLOWED
+    assert {"delete", "begin_purge_deleted", "update_access_policy", "create_by_id", "begin_delete"} < WRITES
+    assert {"update_key_properties", "delete_key", "recover_deleted_key", "purge_deleted_key"} < WRITES
+
+
+def test_only_the_rooms_that_are_listed_use_the_management_sdks() -> None:
+    using = {
+        name for name, files in rooms().items() for file in files if any("azure.mgmt." in one for one in imported(file))
+    }
+
+    assert using <= set(ALLOWED)
+    asking = {room(file) for file in PRODUCT if list(calls(file, "HttpRequest"))}
+    assert asking == {"aks", "announcements"}
+
+
+def test_the_permission_model_is_chosen_when_a_vault_is_made_and_nothing_but_the_bypass_after() -> None:
+    fields = set(sent(tree(ROOT / "shared" / "keyvault.py")))
+
+    assert {model for model, name in fields if name == "enable_rbac_authorization"} == {"VaultProperties"}
+    assert {model for model, name in fields if name == "access_policies"} == {"VaultProperties"}
+    assert {name for model, name in fields if model == "VaultPatchParameters"} == {"properties"}
+    assert {name for model, name in fields if model == "VaultPatchProperties"} == {"network_acls"}
+    assert {name for model, name in fields if model == "="} == {"bypass"}
+    assert not {"create_mode", "**", "enabled", "attributes"} & {name for _, name in fields}
+
+
+def test_a_cluster_gets_an_identity_in_one_place() -> None:
+    assert {name for file in PRODUCT for name in giving_an_identity(tree(file))} == {"asking_for"}
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        "await client.vaults.delete(group, name)",
+        "await client.vaults.begin_purge_deleted(name, region)",
+        "await client.role_assignments.delete_by_id(one)",
+        "poller = keys.begin_recover_deleted_key(name)",
+        "ask = client.delete_key",
+        "getattr(client, 'purge_deleted_key')(name)",
+        "from azure.keyvault.keys import restore_key_backup",
+    ],
+)
+def test_a_word_for_taking_away_is_found(offence: str) -> None:
+    assert list(taking_away(ast.parse(offence)))
+
+
+@pytest.mark.parametrize(
+    ("offence", "word"),
+    [
+        ("await client.vaults.update_access_policy(group, name, kind, policies)", "update_access_policy"),
+        ("await door.update_key_properties(name, enabled=False)", "update_key_properties"),
+        ("await door.rotate_key(name)", "rotate_key"),
+        ("await client.role_assignments.create_by_id(one, asked)", "create_by_id"),
+        ("await client.send_request(HttpRequest('DELETE', url))", "'DELETE'"),
+        ("await client.send_request(rest.HttpRequest(verb, url))", "verb"),
+    ],
+)
+def test_a_write_that_is_not_listed_is_found(offence: str, word: str) -> None:
+    assert writing(ast.parse(offence)) == {word}
+
+
+@pytest.mark.parametrize(
+    ("offence", "expected"),
+    [
+        ("VaultPatchProperties(enable_rbac_authorization=True)", ("VaultPatchProperties", "enable_rbac_authorization")),
+        ("VaultProperties(create_mode='recover')", ("VaultProperties", "create_mode")),
+        ("found.properties.enable_rbac_authorization = True", ("=", "enable_rbac_authorization")),
+        ("VaultPatchProperties(**said)", ("VaultPatchProperties", "**")),
+    ],
+)
+def test_a_field_that_is_sent_is_found(offence: str, expected: tuple[str, str]) -> None:
+    module = ast.parse(f"from azure.mgmt.keyvault.models import VaultPatchProperties, VaultProperties\n{offence}")
+
+    assert expected in set(sent(module))
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        "document['identity'] = {'type': 'None'}",
+        "del document['identity']",
+        "document.pop('identity', None)",
+        "document['identity']['userAssignedIdentities'] = {}",
+        "document |= {'identity': {'userAssignedIdentities': {}}}",
+    ],
+)
+def test_an_identity_that_is_given_or_taken_elsewhere_is_found(offence: str) -> None:
+    module = ast.parse(f"def quietly(document):\n    {offence}\n")
+
+    assert set(giving_an_identity(module)) == {"quietly"}
 
 
 # what is tracked

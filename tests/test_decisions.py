@@ -585,6 +585,61 @@ def test_a_permission_that_is_missing_is_reported(found: Access | None, expected
 
 
 @pytest.mark.parametrize(
+    ("has_identity", "expected"),
+    [
+        pytest.param(None, None, id="not-asked-or-not-told"),
+        pytest.param(True, None, id="there"),
+        pytest.param(False, Reason.IDENTITY_MISSING, id="missing"),
+    ],
+)
+def test_an_identity_that_is_missing_is_reported(has_identity: bool | None, expected: Reason | None) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(has_identity=has_identity))
+
+    assert answer(decisions.lacks_identity, facts=facts, assigned=keyed()) is expected
+    assert answer(decisions.lacks_identity, assigned=keyed()) is None
+
+
+@pytest.mark.parametrize(
+    ("reading", "preparing", "expected"),
+    [
+        pytest.param(Grant.MISSING, "ensure", Reason.READER_MISSING, id="missing-and-ensure"),
+        pytest.param(Grant.MISSING, "check", None, id="missing-and-check"),
+        pytest.param(Grant.UNKNOWN, "ensure", None, id="nobody-can-tell"),
+        pytest.param(Grant.GRANTED, "ensure", None, id="granted"),
+    ],
+)
+def test_a_second_role_that_is_missing_stops_nobody_unless_the_app_grants_it(
+    reading: Grant, preparing: str, expected: Reason | None
+) -> None:
+    facts = Facts(cluster(), prerequisites=prerequisites(access=access(reading=reading)))
+
+    assert answer(decisions.lacks_second_role, facts=facts, assigned=keyed(prerequisites=preparing)) is expected
+    assert answer(decisions.lacks_second_role, assigned=keyed(prerequisites=preparing)) is None
+
+
+@pytest.mark.parametrize(
+    ("granted", "network", "expected"),
+    [
+        pytest.param(NOW - PROPAGATION + SECOND, VaultNetwork.TRUSTED, NOW + SECOND, id="just-before-its-hour"),
+        pytest.param(NOW - PROPAGATION, VaultNetwork.TRUSTED, None, id="at-its-hour"),
+        pytest.param(NOW, VaultNetwork.TRUSTED, NOW + PROPAGATION, id="just-granted"),
+        pytest.param(NOW, VaultNetwork.OPEN, None, id="public-which-azure-checks-itself"),
+        pytest.param(None, VaultNetwork.TRUSTED, None, id="nobody-tells-when"),
+    ],
+)
+def test_a_young_grant_on_a_private_vault_is_given_its_hour(
+    granted: datetime | None, network: VaultNetwork, expected: datetime | None
+) -> None:
+    found = prerequisites(vault=vault(network=network), access=replace(access(), granted_at=granted))
+
+    decision = decisions.waits_for_its_grant(Facts(cluster(), prerequisites=found), keyed(), NOW)
+
+    waits = Decision(Action.WAIT, (Reason.PROPAGATING,), look_again=expected)
+    assert decision == (waits if expected is not None else None)
+    assert answer(decisions.waits_for_its_grant, assigned=keyed()) is None
+
+
+@pytest.mark.parametrize(
     ("network", "expected"),
     [
         pytest.param(VaultNetwork.OPEN, PUBLIC_KEY, id="open"),
@@ -1054,6 +1109,7 @@ NOBODY_MENDS = {
     Reason.NO_TARGET,
     Reason.EXEMPT,
     Reason.NOT_AS_ASKED,
+    Reason.ACCESS_POLICY_CHANGED,
     Reason.PREPARING,
     Reason.UPDATING,
     Reason.BUSY,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -34,6 +35,7 @@ from shared.policy.__main__ import main
 from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
 from shared.policy.faults import keys_of
 from shared.policy.windows import Window
+from shared.preparations import Preparation
 from shared.reasons import Action, Reason, Subject, fix
 from shared.records import NoticeKind
 
@@ -124,8 +126,8 @@ def test_the_page_shows_what_the_check_says(tmp_path: Path, capsys: pytest.Captu
 def test_the_page_s_policies_have_no_faults() -> None:
     texts = blocks(POLICY, "yaml")
 
-    assert len(texts) == 2
-    assert [Policy.read(text)[1] for text in texts] == [(), ()]
+    assert len(texts) == 3
+    assert [Policy.read(text)[1] for text in texts] == [(), (), ()]
 
 
 def test_the_page_s_second_policy_has_every_field() -> None:
@@ -158,6 +160,23 @@ def test_the_page_says_of_each_reason_what_the_code_says_and_its_fix() -> None:
     ]
 
     assert rows(POLICY, "Reasons") == expected
+
+
+MENDED = (
+    *(Reason.VAULT_MISSING, Reason.VAULT_WITHOUT_BYPASS, Reason.KEY_MISSING, Reason.IDENTITY_MISSING),
+    *(Reason.ACCESS_MISSING, Reason.ACCESS_WRAP_ONLY, Reason.READER_MISSING),
+)
+
+
+def test_the_page_names_every_step_of_a_preparation_with_the_reasons_that_it_mends() -> None:
+    cells = rows(POLICY, "What `ensure` makes")
+    steps = {
+        field.default for kind in get_args(Preparation) for field in dataclasses.fields(kind) if field.name == "step"
+    }
+
+    assert {step.strip("`") for _, step, _ in cells} == steps
+    reasons = [reason.strip(" `") for missing, _, _ in cells for reason in missing.split(",")]
+    assert sorted(reasons) == sorted(MENDED)
 
 
 # operations

@@ -22,10 +22,13 @@ from shared.events import (
     RunOrder,
     Scope,
     ShardRequest,
+    VaultRequest,
     cluster_request,
+    key_message,
     key_request,
 )
 from shared.policy import Mode
+from shared.reasons import Reason
 from tests.builders import (
     CLUSTER_ID,
     KEY,
@@ -161,13 +164,37 @@ def test_a_rotated_key_is_looked_at(schema: str) -> None:
     ("name", "changed"),
     [
         pytest.param("secret-rotated.eventgrid", {}, id="a-secret"),
-        pytest.param("key-near-expiry.eventgrid", {}, id="near-its-expiry"),
         pytest.param("key-rotated.eventgrid", {"data": {"ObjectType": "Secret"}}, id="a-secret-by-its-type"),
         pytest.param("cluster-written.eventgrid", {}, id="an-event-of-a-subscription"),
     ],
 )
 def test_another_event_of_a_vault_asks_for_nothing(name: str, changed: dict[str, Any]) -> None:
     assert key_request(Event.read(event_text(name, **changed))) is None
+
+
+def test_a_vault_that_says_that_a_key_nears_its_expiry_asks_for_a_look_at_it_and_says_why() -> None:
+    request = key_request(Event.read(event_text("key-near-expiry.eventgrid")))
+
+    assert isinstance(request, KeyRequest)
+    assert (request.key, request.version, request.cause) == (KEY, VERSION, Reason.KEY_NEAR_EXPIRY)
+    assert KeyRequest.decode(request.encode()) == request
+
+
+def test_a_vault_whose_access_policies_changed_asks_for_a_look_at_all_its_keys() -> None:
+    changed = {"eventType": "Microsoft.KeyVault.VaultAccessPolicyChanged", "subject": "kv-kms", "data": {}}
+
+    request = key_request(Event.read(event_text("key-rotated.eventgrid", **changed)))
+
+    assert request == VaultRequest(VAULT_ID, "event:00eccf70-95a7-4e7c-8299-2eb17ee9ad64", Reason.ACCESS_POLICY_CHANGED)
+    assert key_message(request.encode()) == request
+
+
+@pytest.mark.parametrize("cause", ["no-reason", 7, {}])
+def test_a_message_whose_cause_is_no_reason_is_malformed(cause: Any) -> None:
+    body = {"vaultId": str(VAULT_ID), "askedBy": "event:1", "cause": cause}
+
+    with pytest.raises(Malformed):
+        key_message(json.dumps(body))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +223,7 @@ def test_the_url_counts_and_not_the_other_fields() -> None:
 
     request = key_request(Event.read(text))
 
-    assert request is not None
+    assert isinstance(request, KeyRequest)
     assert (request.key, request.version) == (KEY, VERSION)
 
 

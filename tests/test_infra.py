@@ -21,9 +21,9 @@ from infra.hooks.deployment import OUTPUTS
 from infra.hooks.postdeploy import FUNCTIONS, KEY_ROW, LEDGER_TABLE
 from local.references import ENFORCE, REFERENCES
 from local.simulator.roles import BUILT_IN
-from shared.events import CLUSTER_EVENTS, KEY_EVENTS
-from shared.ledger import TABLES
+from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.queues import QUEUES
+from shared.tables import TABLES
 from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, parse, read
 
 ROOT = Path(__file__).parent.parent
@@ -142,7 +142,7 @@ def test_the_tables_and_queues_are_the_code_s() -> None:
 
 
 def test_the_hook_looks_for_vaults_in_the_ledger_s_own_row() -> None:
-    ledger = (ROOT / "shared" / "ledger.py").read_text(encoding="utf-8")
+    ledger = (ROOT / "shared" / "keyledger.py").read_text(encoding="utf-8")
 
     assert f'_KEY_ROW = "{KEY_ROW}"' in ledger
     assert '"RowKey": _KEY_ROW, "vaultId": str(vault)' in ledger
@@ -210,7 +210,7 @@ def test_the_events_that_are_served_are_asked_for() -> None:
     assert {one.lower() for one in clusters["includedEventTypes"]} == set(CLUSTER_EVENTS)
     assert {one.lower() for one in operations["values"]} == set(CLUSTER_EVENTS.values())
     assert operations["key"] == "data.operationName"
-    assert {one.lower() for one in keys["includedEventTypes"]} >= KEY_EVENTS
+    assert {one.lower() for one in keys["includedEventTypes"]} == {*KEY_EVENTS, VAULT_EVENT}
 
 
 def test_the_sources_are_of_known_types() -> None:

@@ -50,7 +50,7 @@ SWEPT = KeyRequest(KEY, "timer")
 
 async def how(app: Product) -> dict[str, Detection]:
     """How each version that is logged was detected."""
-    return {rotation.version.version: rotation.how for rotation in (await app.ledger.key(KEY)).rotations}
+    return {rotation.version.version: rotation.how for rotation in (await app.keys.key(KEY)).rotations}
 
 
 async def assert_nothing_more_is_written(app: Product, request: KeyRequest) -> None:
@@ -134,17 +134,17 @@ async def test_a_fan_out_that_ended_half_way_is_done_again(
     app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
 ) -> None:
     version = azure.keyvault.rotate(vault, key)
-    known = await app.ledger.key(KEY)
+    known = await app.keys.key(KEY)
     from shared.keys import KeyVersion
     from shared.records import detected
 
     rows = detected(known, (KeyVersion(version),), version, "event-1", NOW)
-    await app.ledger.add_rotations(rows)
+    await app.keys.add_rotations(rows)
 
     told = await app.inspector.inspect(announced(vault, version), now=NOW)
 
     assert [one.version.version for one in told] == [version]
-    assert all(one.fanned_out_at for one in (await app.ledger.key(KEY)).rotations)
+    assert all(one.fanned_out_at for one in (await app.keys.key(KEY)).rotations)
 
 
 async def test_a_baseline_that_was_cut_short_is_still_a_baseline(

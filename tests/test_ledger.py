@@ -12,11 +12,13 @@ import pytest
 from shared.clusters import ClusterId, Encryption
 from shared.decisions import Change, Refusal, Waiting
 from shared.errors import LostRace, Malformed, Unavailable
+from shared.keyledger import KeyLedger
 from shared.keys import KeyId, KeyVersion
-from shared.ledger import TABLES, Ledger, TooLarge
+from shared.ledger import Ledger
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
+from shared.tables import TABLES, TooLarge
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ async def app(azure: Azure, account: Account) -> AsyncIterator[Product]:  # noqa
 def ledger(app: Product) -> Ledger:
     """The ledger."""
     return app.ledger
+
+
+@pytest.fixture
+def keys(app: Product) -> KeyLedger:
+    """The ledger of keys."""
+    return app.keys
 
 
 async def never_in_flight(_cluster: ClusterId) -> bool:
@@ -171,14 +179,14 @@ async def test_the_state_of_enforcement_comes_back_as_it_was_written_however_muc
     assert len(written.failures) == 100
 
 
-async def test_a_rotation_is_logged_once_and_keeps_its_first_detection(ledger: Ledger) -> None:
+async def test_a_rotation_is_logged_once_and_keeps_its_first_detection(keys: KeyLedger) -> None:
     key = KeyId("kv-kms-weu", "etcd")
     rotation = Rotation(key, KeyVersion("0" * 32, created=NOW), Detection.SWEEP, NOW)
 
-    await ledger.add_rotations([rotation])
-    await ledger.add_rotations([replace(rotation, how=Detection.EVENT, event_id="late")])
+    await keys.add_rotations([rotation])
+    await keys.add_rotations([replace(rotation, how=Detection.EVENT, event_id="late")])
 
-    assert (await ledger.key(key)).rotations == (rotation,)
+    assert (await keys.key(key)).rotations == (rotation,)
 
 
 async def test_pages_follow_each_other_to_the_end(ledger: Ledger) -> None:

@@ -660,7 +660,10 @@ async def test_a_key_in_use_that_comes_to_risk_is_told_once_with_how_many_use_it
     (notice,) = azure.eventgrid.published
     assert notice.payload["type"] == AT_RISK
     assert notice.payload["subject"] == "kv-kms-weu/etcd"
-    assert notice.payload["data"] == {"vault": "kv-kms-weu", "key": "etcd", "reason": reason, "users": 1}
+    said = notice.payload["data"]
+    assert (said["vault"], said["key"], said["reason"], said["users"]) == ("kv-kms-weu", "etcd", reason, 1)
+    assert [cluster.rpartition("/")[2] for cluster in said["clusters"]] == ["aks-1"]
+    assert "etcd" in said["fix"]["command"]
 
 
 @pytest.mark.usefixtures("vault")

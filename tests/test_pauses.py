@@ -22,6 +22,7 @@ from shared.policy import Assignment, Mode, PolicyInForce
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
 from shared.records import STOP_AFTER_FAILURES, Settlement
+from shared.tables import Tables
 from tests.product import ENFORCE, LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ async def settle_and_die(app: Product, account: Account, cluster: SimulatedClust
         ManagedIdentityCredential() as credential,
         TableServiceClient(account.table_uri, credential=credential, transport=DiesAfter(after)) as tables,
     ):
-        ledger = Ledger(tables)
+        ledger = Ledger(Tables(tables))
         pauses = Pauses(ledger, app.pauses.notices)
         mortal = replace(app.reconciler, ledger=ledger, recorder=Recorder(ledger, None), pauses=pauses)
         try:

@@ -12,6 +12,7 @@ import pytest
 
 from shared.clusters import Cluster, Encryption, IdentityKind
 from shared.decisions import CONTEST, OPERATION_DEADLINE, Change, Decision, Facts, decide
+from shared.keyhealth import Finding
 from shared.keys import KeyVersion
 from shared.policy import Assignment, Mode
 from shared.reasons import Action, Fix, Reason, Subject, fix
@@ -32,8 +33,8 @@ from shared.records import (
     is_pending,
     is_stale,
     notice_of,
+    notice_of_finding,
     notice_of_pause,
-    notice_of_risk,
     notice_of_rotation,
     settlement_of_change,
 )
@@ -698,27 +699,25 @@ def test_a_version_of_which_only_the_name_is_known_is_told_too() -> None:
     assert notice.said["created"] is None
 
 
-@pytest.mark.parametrize(
-    ("risk", "users", "told_of"),
-    [
-        pytest.param(None, 3, False, id="all-is-well"),
-        pytest.param(Reason.KEY_DISABLED, 3, True, id="at-risk"),
-        pytest.param(Reason.KEY_DISABLED, 1, True, id="one-user"),
-        pytest.param(Reason.KEY_DISABLED, 0, False, id="nobody-uses-it"),
-    ],
-)
-def test_a_risk_is_told_to_whoever_uses_the_key(risk: Reason | None, users: int, told_of: bool) -> None:
-    notice = notice_of_risk(replace(known(), risk=risk), users)
+def test_what_is_wrong_with_a_key_is_told_with_whom_it_stops_and_how_to_mend_it() -> None:
+    finding = Finding(Reason.VERSION_EXPIRED, VERSION, (CLUSTER_ID,), 12, NOW)
 
-    assert (notice is not None) is told_of
-    if notice is not None:
-        assert (notice.kind, notice.subject) == (NoticeKind.KEY_AT_RISK, "kv-kms/etcd")
-        assert json.loads(json.dumps(notice.said)) == {
-            "vault": "kv-kms",
-            "key": "etcd",
-            "reason": "key-disabled",
-            "users": users,
-        }
+    notice = notice_of_finding(known(), finding)
+
+    assert (notice.kind, notice.subject) == (NoticeKind.KEY_AT_RISK, "kv-kms/etcd")
+    assert notice.id.startswith("risk|")
+    assert json.loads(json.dumps(notice.said)) == {
+        "vault": "kv-kms",
+        "key": "etcd",
+        "version": VERSION,
+        "reason": "version-expired",
+        "users": 12,
+        "clusters": [str(CLUSTER_ID)],
+        "since": NOW.isoformat(),
+        "fix": notice.said["fix"],
+    }
+    assert VERSION in notice.said["fix"]["command"]
+    assert notice == notice_of_finding(known(), replace(finding, told=True)), "the same, if told twice"
 
 
 # rotations

@@ -13,10 +13,12 @@ from shared.clusters import ClusterId, IdentityKind
 from shared.decisions import Facts, decide
 from shared.errors import Malformed, Unavailable
 from shared.events import Scope
-from shared.ledger import Ledger, Page
+from shared.keyledger import KeyLedger
+from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.reasons import Action, Reason
 from shared.records import Enforcement, FailedUpdate, Matched, Record, Run, Shard
+from shared.tables import Page
 from shared.views import Views, health_view, paths, problem, run_view
 from tests.builders import (
     CLUSTER_ID,
@@ -87,7 +89,7 @@ class Shelf:
 
 
 def views(shelf: Shelf) -> Views:
-    return Views(cast("Ledger", shelf))
+    return Views(cast("Ledger", shelf), cast("KeyLedger", shelf))
 
 
 # runs

@@ -11,7 +11,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from local.simulator import access, grants, identities, keyvault, subscriptions, topics
+from local.simulator import access, eventsubscriptions, grants, identities, keyvault, subscriptions, topics
 from local.simulator import aks as managed_clusters
 from local.simulator.clock import Clock
 from local.simulator.errors import ServiceError, missing_api_version, not_simulated
@@ -127,6 +127,7 @@ class Azure:
             or self._matched(request, self.access, access.ROUTES)
             or self._matched(request, self.access, grants.ROUTES)
             or self._matched(request, self.identities, identities.ROUTES)
+            or self._matched(request, self.eventgrid, eventsubscriptions.ROUTES)
             or self._matched(request, self.subscriptions, subscriptions.ROUTES)
         )
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from shared.clusters import Cluster
+from shared.keys import KeyId, VaultId
 from shared.policy.document import Keys, Legacy, Limits, Mode, Policy, Target
 from shared.policy.windows import next_opening
 
@@ -105,6 +106,16 @@ class PolicyInForce:
             second_role=self.second_role,
             keys=self.keys,
         )
+
+    def named_keys(self) -> dict[KeyId, VaultId]:
+        """Return the keys that targets name without placeholders, each with its vault: looked at though unused."""
+        named = (
+            [one for one in self.policy.targets if one.vault and one.key and "{" not in one.vault]
+            if self.policy
+            else []
+        )
+        found = [(one.vault_for("", "", ""), str(one.key).lower()) for one in named]
+        return {KeyId(vault.name, key): vault for vault, key in found}
 
     def exemption_ids(self) -> tuple[str, ...]:
         """Return the ids of all exemptions, OPT_OUT first, ended ones too."""

@@ -21,7 +21,13 @@ WITHIN = timedelta(seconds=120)
 AT_ONCE = 3
 ELSEWHERE = {"dozen", "main"}
 """Played by test_demo.py."""
-ALWAYS = {"customer-managed-private-new", "legacy-access-policy", "legacy-to-customer", "migrate-customer-to-platform"}
+ALWAYS = {
+    "customer-managed-private-new",
+    "legacy-access-policy",
+    "legacy-to-customer",
+    "migrate-customer-to-platform",
+    "prepare-public",
+}
 """One of each kind; `make slow` plays the others too."""
 NAMES = sorted({file.stem for file in SCENARIOS.glob("*.yaml")} - ELSEWHERE)
 

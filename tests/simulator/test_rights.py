@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.references import REFERENCES
-from local.simulator import SUBSCRIPTION, access, aks, grants, identities, keyvault, subscriptions
+from local.simulator import SUBSCRIPTION, access, aks, eventsubscriptions, grants, identities, keyvault, subscriptions
 from local.simulator.permissions import scope_of_call
 from tests.simulator.clients import CLUSTERS, ENABLED, Arm, cluster_path, refusal
 
@@ -24,6 +24,7 @@ ROUTES: Any = (
     *access.ROUTES,
     *grants.ROUTES,
     *identities.ROUTES,
+    *eventsubscriptions.ROUTES,
     *subscriptions.ROUTES,
 )
 
@@ -39,6 +40,9 @@ def test_every_call_to_arm_has_its_action() -> None:
         "Microsoft.ContainerService/locations/operations/read",
         "Microsoft.ContainerService/managedClusters/read",
         "Microsoft.ContainerService/managedClusters/write",
+        "Microsoft.EventGrid/eventSubscriptions/read",
+        "Microsoft.EventGrid/systemTopics/eventSubscriptions/read",
+        "Microsoft.EventGrid/systemTopics/read",
         "Microsoft.KeyVault/deletedVaults/read",
         "Microsoft.KeyVault/locations/deletedVaults/read",
         "Microsoft.KeyVault/vaults/keys/read",

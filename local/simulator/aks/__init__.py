@@ -2,6 +2,19 @@
 
 from local.simulator.aks.documents import cluster_id
 from local.simulator.aks.routes import ROUTES
+from local.simulator.aks.secrets import AuditLine, Kek, Secret, SecretsUnreadable, Unreadable
 from local.simulator.aks.state import Aks, SimulatedCluster
+from local.simulator.aks.vault_access import Fault
 
-__all__ = ["ROUTES", "Aks", "SimulatedCluster", "cluster_id"]
+__all__ = [
+    "ROUTES",
+    "Aks",
+    "AuditLine",
+    "Fault",
+    "Kek",
+    "Secret",
+    "SecretsUnreadable",
+    "SimulatedCluster",
+    "Unreadable",
+    "cluster_id",
+]

@@ -6,7 +6,7 @@ import math
 import uuid
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from local.simulator.activity import DELETE_SUCCESS, PERSON, WRITE_SUCCESS, Activity
@@ -20,8 +20,9 @@ from local.simulator.aks.documents import (
     renew_etags,
     written,
 )
-from local.simulator.aks.rules import check_encryption, check_etag, check_feature, check_idle, check_running
-from local.simulator.aks.vault_access import BROKEN_OPERATION, breaks, check_permission, is_put_to_use
+from local.simulator.aks.rules import Kms, check_encryption, check_etag, check_feature, check_idle, check_running
+from local.simulator.aks.secrets import Ending, Kek, Secret, Secrets, Unreadable
+from local.simulator.aks.vault_access import BROKEN_OPERATION, breaks, check_permission, is_put_to_use, principals
 from local.simulator.clock import timestamp
 from local.simulator.errors import failed_identity_operation, resource_not_found, throttled
 from local.simulator.identities import assigned_in
@@ -50,6 +51,8 @@ GENERATED_ON_CREATE = ("nodeResourceGroup", "servicePrincipalProfile", "identity
 
 # The last part of an operation shows this status, which is not among ARM's own.
 RECONCILING_SHARE = 0.8
+
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -135,6 +138,21 @@ class SimulatedCluster:
         return {name: deepcopy(self._document[name]) for name in ("identity", "location") if name in self._document}
 
     @property
+    def kms(self) -> Kms:
+        """What the document says about KMS, in effect or not yet."""
+        return Kms.of(self._document)
+
+    @property
+    def principals(self) -> frozenset[str]:
+        """The object ids with which the control plane may go to a vault."""
+        return principals(self._document)
+
+    @property
+    def is_running(self) -> bool:
+        """False for a stopped cluster, whose provisioning state says Succeeded all the same."""
+        return bool(self._document["properties"]["powerState"]["code"] == "Running")
+
+    @property
     def encryption(self) -> str:
         """none, platform-managed, customer-managed, legacy or ambiguous."""
         return encryption_of(self._document)
@@ -184,6 +202,7 @@ class Aks:
 
     `update_duration` and `create_duration` are what an operation takes on the simulated clock. `require_feature`: the
     new experience is refused without its preview feature, in `registered_features` or in the request's header.
+    `secrets`: what encrypts the clusters' secrets, with the times that this takes and the log of how keys are used.
     """
 
     def __init__(
@@ -203,6 +222,7 @@ class Aks:
         self.create_duration = timedelta(minutes=10)
         self.require_feature = False
         self.registered_features: set[str] = set()
+        self.secrets = Secrets(clock, vaults)
         self._clock = clock
         self._eventgrid = eventgrid
         self._subscriptions = subscriptions
@@ -301,6 +321,7 @@ class Aks:
         """Somebody deletes a cluster; an event tells of it."""
         with self._changed:
             cluster = self.clusters.pop(cluster_id.lower())
+            self.secrets.forget(cluster)
             activity = Activity(cluster.id, DELETE, PERSON, str(uuid.uuid4()), "DELETE")
             self._eventgrid.publish(activity.event(DELETE_SUCCESS, self._clock.now()))
             self._changed.notify_all()
@@ -308,6 +329,34 @@ class Aks:
     def fail_operation_next(self, code: str, message: str) -> None:
         """Let the next operation that is accepted end as Failed, with the profile as it was sent."""
         self._next_failure = (code, message)
+
+    def readable(self, cluster: SimulatedCluster) -> bool:
+        """True when the cluster's API server runs, or could be started, and every secret can be read."""
+        return not self.unreadable(cluster)
+
+    def unreadable(self, cluster: SimulatedCluster) -> list[Unreadable]:
+        """The secrets that can't be read, each with the version and the fault on which that lies."""
+        with self._changed:
+            self._clock.run_due()
+            return self.secrets.unreadable(cluster, self._clock.now())
+
+    def versions_in_use(self, cluster: SimulatedCluster) -> set[Kek]:
+        """Every version that the cluster needs: in a slot or under a secret. ARM never shows them all."""
+        with self._changed:
+            self._clock.run_due()
+            return self.secrets.versions_in_use(cluster)
+
+    def write_secret(self, cluster: SimulatedCluster, name: str) -> Secret:
+        """Somebody writes a secret. SecretsUnreadable when the API server is down, or can't read what it replaces."""
+        with self._changed:
+            self._clock.run_due()
+            return self.secrets.write(cluster, name, self._clock.now())
+
+    def rewrite_secrets(self, cluster: SimulatedCluster) -> None:
+        """Somebody reads every secret and writes it back. SecretsUnreadable, and nothing done, when one can't be."""
+        with self._changed:
+            self._clock.run_due()
+            self.secrets.rewrite(cluster, self._clock.now())
 
     def now(self) -> datetime:
         """The simulated time."""
@@ -391,6 +440,7 @@ class Aks:
             self._subscriptions.add(cluster.id.split("/")[2], group=cluster.group, location=cluster.location)
             self._identities.take(cluster.identity_part())
             self.clusters[cluster.id.lower()] = cluster
+            self.secrets.seed(cluster, cluster.kms, self._clock.now())
             self._changed.notify_all()
         return cluster
 
@@ -432,6 +482,8 @@ class Aks:
         document = cluster.copy()
         if operation.uses_key and operation.failure is None and breaks(document, self._vaults, when):
             operation.failure = BROKEN_OPERATION
+        if operation.failure is None and not self._takes_effect(cluster, operation, document, when):
+            return
         properties = document["properties"]
         properties["currentKubernetesVersion"] = properties.get(
             "kubernetesVersion", properties["currentKubernetesVersion"]
@@ -439,6 +491,17 @@ class Aks:
         cluster.write(document, "Succeeded" if operation.failure is None else "Failed")
         self._eventgrid.publish(operation.activity.event(WRITE_SUCCESS, when))
         self._changed.notify_all()
+
+    def _takes_effect(self, cluster: SimulatedCluster, operation: Operation, document: Json, when: datetime) -> bool:
+        """False when the cluster is stuck: its operation never ends. Source: Azure/kubernetes-kms issue 291."""
+        ending = self.secrets.apply(cluster, Kms.of(document), when)
+        if ending is Ending.STUCK:
+            operation.ends = NEVER
+            self._changed.notify_all()
+            return False
+        if ending is Ending.BROKEN:
+            operation.failure = BROKEN_OPERATION
+        return True
 
     def _take_put_token(self, cluster_id: str) -> None:
         now = self._clock.now()

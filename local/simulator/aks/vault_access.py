@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from local.simulator.aks.documents import is_versioned_key
@@ -17,6 +18,8 @@ from local.simulator.aks.rules import Kms
 from local.simulator.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from local.simulator.keyvault import KeyVault, SimulatedKey, SimulatedVault
     from local.simulator.wire import Json
 
@@ -24,6 +27,22 @@ NEEDED = ("encrypt", "decrypt")
 KEY_TYPES = frozenset({"RSA", "RSA-HSM"})  # Source: Azure/kubernetes-kms, which encrypts with RSA-OAEP-256 or RSA1_5
 
 BROKEN_OPERATION = ("InternalOperationError", "Internal server error")
+
+
+class Fault(StrEnum):
+    """Why a cluster can't use a version of a key. What Key Vault has an inner code for has that one."""
+
+    VAULT_GONE = "VaultGone"
+    CLOSED = "VaultClosed"
+    KEY_GONE = "KeyGone"
+    VERSION_GONE = "VersionGone"
+    WRONG_TYPE = "WrongKeyType"
+    NOT_AN_OPERATION = "KeyOperationForbidden"
+    DISABLED = "KeyDisabled"
+    NOT_YET_VALID = "KeyNotYetValid"
+    EXPIRED = "KeyExpired"
+    NO_PERMISSION = "NoPermission"
+    NO_SLOT = "NoSlot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +56,7 @@ class KeyUse:
     def of(cls, document: Json) -> KeyUse | None:
         """None for a cluster without a key in a vault."""
         kms = Kms.of(document)
-        return cls(kms, _principals(document)) if kms.enabled else None
+        return cls(kms, principals(document)) if kms.enabled else None
 
     @property
     def is_private(self) -> bool:
@@ -45,17 +64,27 @@ class KeyUse:
 
     def works(self, vaults: KeyVault, at: datetime) -> bool:
         """True when the cluster reaches its vault, may use the key, and the key can be used, at that time."""
+        return self.fault(vaults, at) is None
+
+    def fault(self, vaults: KeyVault, at: datetime, operations: Sequence[str] = NEEDED) -> Fault | None:
+        """What keeps the cluster from these operations at that time; a key without a version means the newest."""
         vault = vaults.vault_at(self.kms.vault_host)
-        if vault is None or not self._reaches(vault):
-            return False
+        if vault is None:
+            return Fault.VAULT_GONE
+        if not self._reaches(vault):
+            return Fault.CLOSED
         parts = self.kms.key_id.split("/")
         key = vault.keys.get(parts[4].lower())
-        if key is None or not _is_usable(key, parts[5] if is_versioned_key(self.kms.key_id) else None, at):
-            return False
-        return any(
-            all(vaults.permits(vault, principal, permission, key.name, at) for permission in NEEDED)
+        if key is None:
+            return Fault.KEY_GONE
+        fault = _unusable(key, parts[5] if is_versioned_key(self.kms.key_id) else None, at, operations)
+        if fault is not None:
+            return fault
+        may = any(
+            all(vaults.permits(vault, principal, permission, key.name, at) for permission in operations)
             for principal in self.principals
         )
+        return None if may else Fault.NO_PERMISSION
 
     def _reaches(self, vault: SimulatedVault) -> bool:
         """Public: only a vault open to all. Private: legacy over a private link of its own, else as a trusted service.
@@ -95,15 +124,18 @@ def breaks(document: Json, vaults: KeyVault, at: datetime) -> bool:
     return use is not None and not use.works(vaults, at)
 
 
-def _principals(document: Json) -> frozenset[str]:
-    """The control plane's identity: not the kubelet's."""
+def principals(document: Json) -> frozenset[str]:
+    """The object ids of the control plane's identity: not the kubelet's."""
     identity = document.get("identity") or {}
     assigned = (identity.get("userAssignedIdentities") or {}).values()
     found = {str(one.get("principalId")) for one in assigned}
     return frozenset(found | ({str(identity["principalId"])} if identity.get("principalId") else set()))
 
 
-def _is_usable(key: SimulatedKey, version: str | None, at: datetime) -> bool:
+def _unusable(key: SimulatedKey, version: str | None, at: datetime, operations: Sequence[str]) -> Fault | None:
     if version is not None and version not in key.versions:
-        return False
-    return key.kty in KEY_TYPES and not any(key.refusal(operation, at, version) for operation in NEEDED)
+        return Fault.VERSION_GONE
+    if key.kty not in KEY_TYPES:
+        return Fault.WRONG_TYPE
+    refusals = (key.refusal(operation, at, version) for operation in operations)
+    return next((Fault(str(refusal.inner)) for refusal in refusals if refusal is not None), None)

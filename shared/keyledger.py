@@ -1,0 +1,365 @@
+"""Table Storage: what is remembered of keys: their versions, who uses them, and which version each user took up.
+
+A key's versions, adoptions and state lie in one partition, its users in another: whatever is asked of a key reads two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from itertools import batched
+from typing import Any
+
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+from azure.data.tables import TransactionOperation, UpdateMode
+from pydantic import TypeAdapter
+
+from shared.calls import translated
+from shared.clusters import ClusterId, KeyManagement
+from shared.errors import LostRace
+from shared.keyhealth import Finding
+from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
+from shared.records import Detection, KnownKey, Rotation
+from shared.rotation import Adoption, How, KeyUser
+from shared.tables import (
+    MOST_AT_ONCE,
+    Operation,
+    Page,
+    Row,
+    Tables,
+    etag_of,
+    from_json,
+    guarded,
+    key_partition,
+    only_if,
+    to_json,
+    user_row,
+    vault_partition,
+)
+
+_KEY_ROW = "k"
+_REFUSED_ROW = "refused"
+_ROTATION_POLICY = TypeAdapter(RotationPolicy)
+_FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
+_REPLACE = {"mode": UpdateMode.REPLACE}
+_MOST_FINDINGS = 15
+"""As many as a property holds, each with its clusters."""
+
+
+class KeyLedger:
+    """The tables of keys. Errors: LostRace, TooLarge, and those of `shared.errors` for storage that is away."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    # who uses a key
+
+    async def users(self, key: KeyId) -> list[KeyUser]:
+        """Read the clusters that use a key, or have used it, each incarnation by itself."""
+        rows = self._tables.query("keyusers", "PartitionKey eq @p", p=key_partition(key))
+        return [_user(row) async for row in rows]
+
+    async def use(self, key: KeyId, user: KeyUser, *, in_effect: bool, now: datetime) -> bool:
+        """Remember that a cluster uses a key, and which version where it names one; return whether that is new.
+
+        What is known of an earlier time stays: since when, and when its secrets were rewritten. `in_effect` says that
+        the cluster's last operation ended well: only from then on can a rewrite count for this version.
+        """
+        row = await self._tables.get("keyusers", key_partition(key), _user_name(user.cluster, user.resource_uid))
+        before = _user(row) if row is not None else None
+        if before is not None:
+            user = replace(
+                user,
+                since=before.since,
+                begun_before=before.begun_before,
+                rewritten_at=before.rewritten_at,
+                rewritten_by=before.rewritten_by,
+            )
+        if user != before:
+            await self._write_user(key, user, row)
+        begins = before is None or before.ended_at is not None or before.version != user.version
+        if user.version is not None:
+            await self._take_up(key, user, user.version, begins=begins, in_effect=in_effect, now=now)
+        return before is None or before.ended_at is not None
+
+    async def end_use(self, key: KeyId, cluster: ClusterId, uid: str, *, gone: bool, now: datetime) -> None:
+        """Remember that a cluster uses a key no more; `gone` if it was deleted. Unknown or told before: nothing."""
+        row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
+        if row is None:
+            return
+        before = _user(row)
+        after = replace(before, ended_at=before.ended_at or now, gone=before.gone or gone)
+        if after != before:
+            await self._write_user(key, after, row)
+
+    async def rewritten(self, key: KeyId, cluster: ClusterId, uid: str, *, by: str, at: datetime) -> KeyUser | None:
+        """Remember that all secrets of a cluster were rewritten; None if it is no user of the key."""
+        row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
+        if row is None:
+            return None
+        before = _user(row)
+        if before.rewritten_at is not None and before.rewritten_at >= at:
+            return before
+        after = replace(before, rewritten_at=at, rewritten_by=by)
+        await self._write_user(key, after, row)
+        return after
+
+    async def _write_user(self, key: KeyId, user: KeyUser, over: Row | None) -> None:
+        table, row = self._tables["keyusers"], _user_values(key, user)
+        with translated(writing=True):
+            try:
+                if over is None:
+                    await table.create_entity(row)
+                else:
+                    await table.update_entity(row, mode=UpdateMode.REPLACE, **only_if(etag_of(over)))
+            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace(f"{key} and {user.cluster}") from error
+
+    async def _take_up(
+        self, key: KeyId, user: KeyUser, version: str, *, begins: bool, in_effect: bool, now: datetime
+    ) -> None:
+        """A legacy cluster names a version: from now on, and since when its update has ended well."""
+        name = _adoption_name(version, user.cluster, user.resource_uid)
+        row = await self._tables.get("rotations", key_partition(key), name)
+        before = _adoption(row) if row is not None else None
+        if before is not None and not begins and (before.effective_at is not None or not in_effect):
+            return
+        named = Adoption(version, user.cluster, user.resource_uid, How.UPDATED, now)
+        kept = named if before is None or begins else before
+        await self.adopt(key, [replace(kept, effective_at=now if in_effect else None)])
+
+    # which version each took up
+
+    async def adoptions(self, key: KeyId) -> list[Adoption]:
+        """Read which versions of a key its users have taken up, or are expected to."""
+        where = "PartitionKey eq @p and RowKey ge @a and RowKey lt @b"
+        rows = self._tables.query("rotations", where, p=key_partition(key), a="a|", b="a|~")
+        return [_adoption(row) async for row in rows]
+
+    async def adopt(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
+        """Remember adoptions, many at once. Written again, a row is the same."""
+        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
+            rows = [_adoption_values(key, one) for one in batch]
+            operations: list[Operation] = [(TransactionOperation.UPSERT, row, _REPLACE) for row in rows]
+            if not await self._tables.transact("rotations", operations):
+                raise LostRace(str(key))
+
+    # keys and their versions
+
+    async def key(self, key: KeyId) -> KnownKey:
+        """Read what is known of a key and its versions."""
+        where = "PartitionKey eq @p and RowKey ge @k"  # the key's own row and its versions; adoptions come before them
+        rows = [row async for row in self._tables.query("rotations", where, p=key_partition(key), k=_KEY_ROW)]
+        head = next((row for row in rows if row["RowKey"] == _KEY_ROW), None)
+        rotations = tuple(_rotation(row) for row in rows if row["RowKey"].startswith("v|"))
+        if head is None:
+            return KnownKey(key, rotations=rotations)
+        findings, policy = head.get("findings"), head.get("rotationPolicy")
+        return KnownKey(
+            key,
+            VaultId.parse(head["vaultId"]),
+            rotations,
+            findings=from_json(_FINDINGS, findings or None) or (),
+            rotation_policy=from_json(_ROTATION_POLICY, policy or None),
+            looked_at=head.get("lookedAt"),
+            last_run=head.get("lastRun"),
+        )
+
+    async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
+        """Log versions of keys, each once: a row that is there already stays as it is."""
+        for rotation in rotations:
+            with translated(writing=True), suppress(ResourceExistsError):
+                await self._tables["rotations"].create_entity(_rotation_row(rotation))
+
+    async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
+        """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
+        row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
+        with translated(writing=True), suppress(ResourceExistsError):
+            await self._tables["rotations"].create_entity(row)
+
+    async def remember_key_state(self, known: KnownKey) -> None:
+        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it."""
+        row = {
+            "PartitionKey": key_partition(known.key),
+            "RowKey": _KEY_ROW,
+            "findings": to_json(_FINDINGS, known.findings[:_MOST_FINDINGS]),
+            "rotationPolicy": to_json(_ROTATION_POLICY, known.rotation_policy) or "",
+            "lookedAt": known.looked_at,
+            "lastRun": known.last_run,
+        }
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
+
+    async def changed(self, rotations: Iterable[Rotation]) -> None:
+        """Write over the rows of versions whose attributes are others by now."""
+        for rotation in rotations:
+            with translated(writing=True):
+                await self._tables["rotations"].upsert_entity(_rotation_row(rotation), mode=UpdateMode.REPLACE)
+
+    async def of_vault(self, vault: VaultId) -> list[KeyId]:
+        """Read which keys of a vault are known."""
+        where = "PartitionKey gt @a and PartitionKey lt @b and RowKey eq @k"
+        rows = self._tables.query("rotations", where, a=f"{vault.name}|", b=f"{vault.name}|~", k=_KEY_ROW)
+        return [KeyId(*row["PartitionKey"].split("|")) async for row in rows]
+
+    async def page(self, *, top: int, after: str | None) -> Page[KeyId]:
+        """Read one page of the keys that are known."""
+        page = await self._tables.page("rotations", "RowKey eq @k", {"k": _KEY_ROW}, top=top, after=after)
+        return Page(tuple(KeyId(*row["PartitionKey"].split("|")) for row in page.items), page.continuation)
+
+    async def refused_at(self, vault: str) -> datetime | None:
+        """Return when a vault last refused to let the app in; None if it never did."""
+        row = await self._tables.get("rotations", vault_partition(vault), _REFUSED_ROW)
+        return row["at"] if row is not None else None
+
+    async def remember_refusal(self, vault: str, code: str, now: datetime) -> None:
+        """Remember that a vault does not let the app in."""
+        row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
+
+    async def told_up_to(self, rotations: Sequence[Rotation], user: KeyUser) -> None:
+        """Remember how far the users of a key were told of versions: a redelivery goes on there."""
+        told = _user_name(user.cluster, user.resource_uid)
+        for rotation in rotations:
+            row = {**_rotation_keys(rotation), "toldUpTo": told}
+            with translated(writing=True):
+                await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+
+    async def fanned_out(self, rotation: Rotation, now: datetime) -> None:
+        """Remember that every user of the key was told of this version."""
+        row = {**_rotation_keys(rotation), "fannedOutAt": now}
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+
+    async def rotations_page(self, key: KeyId | None, *, top: int, after: str | None) -> Page[Rotation]:
+        """Read one page of the rotations, of all keys or of one."""
+        where, names = "RowKey ge @a and RowKey lt @b", {"a": "v|", "b": "v|~"}
+        if key is not None:
+            where, names = f"PartitionKey eq @p and {where}", {"p": key_partition(key)} | names
+        page = await self._tables.page("rotations", where, names, top=top, after=after)
+        return Page(tuple(map(_rotation, page.items)), page.continuation)
+
+
+def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
+    return {"PartitionKey": key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
+
+
+def _rotation_row(rotation: Rotation) -> dict[str, Any]:
+    version = rotation.version
+    return guarded(
+        {
+            **_rotation_keys(rotation),
+            "how": rotation.how,
+            "detectedAt": rotation.detected_at,
+            "eventId": rotation.event_id,
+            "fannedOutAt": rotation.fanned_out_at,
+            "toldUpTo": rotation.told_up_to,
+            "latencySeconds": rotation.latency.total_seconds() if rotation.latency is not None else None,
+            "enabled": version.enabled,
+            "created": version.created,
+            "notBefore": version.not_before,
+            "expires": version.expires,
+        }
+    )
+
+
+def _rotation(row: Row) -> Rotation:
+    version = KeyVersion(
+        row["RowKey"].removeprefix("v|"),
+        enabled=row.get("enabled"),
+        created=row.get("created"),
+        not_before=row.get("notBefore"),
+        expires=row.get("expires"),
+    )
+    return Rotation(
+        KeyId(*row["PartitionKey"].split("|")),
+        version,
+        Detection(row["how"]),
+        row["detectedAt"],
+        row.get("eventId"),
+        row.get("fannedOutAt"),
+        row.get("toldUpTo"),
+    )
+
+
+def user_name(user: KeyUser) -> str:
+    """Return a user's name among all users of a key: they are told in this order."""
+    return _user_name(user.cluster, user.resource_uid)
+
+
+def _user_name(cluster: ClusterId, uid: str) -> str:
+    return f"{user_row(cluster)}|{uid}"
+
+
+def _adoption_name(version: str, cluster: ClusterId, uid: str) -> str:
+    return f"a|{version}|{_user_name(cluster, uid)}"
+
+
+def _user_values(key: KeyId, user: KeyUser) -> dict[str, Any]:
+    return guarded(
+        {
+            "PartitionKey": key_partition(key),
+            "RowKey": _user_name(user.cluster, user.resource_uid),
+            "keyManagement": user.key_management,
+            "since": user.since,
+            "begunBefore": user.begun_before,
+            "version": user.version,
+            "networkAccess": user.network_access,
+            "principal": user.principal,
+            "rewrittenAt": user.rewritten_at,
+            "rewrittenBy": user.rewritten_by,
+            "endedAt": user.ended_at,
+            "gone": user.gone,
+        }
+    )
+
+
+def _user(row: Row) -> KeyUser:
+    subscription, group, name, uid = row["RowKey"].split("|")
+    return KeyUser(
+        ClusterId(subscription, group, name),
+        uid,
+        KeyManagement(row["keyManagement"]),
+        row["since"],
+        row["begunBefore"],
+        version=row.get("version"),
+        network_access=row.get("networkAccess"),
+        principal=row.get("principal"),
+        rewritten_at=row.get("rewrittenAt"),
+        rewritten_by=row.get("rewrittenBy"),
+        ended_at=row.get("endedAt"),
+        gone=row["gone"],
+    )
+
+
+def _adoption_values(key: KeyId, adoption: Adoption) -> dict[str, Any]:
+    return guarded(
+        {
+            "PartitionKey": key_partition(key),
+            "RowKey": _adoption_name(adoption.version, adoption.cluster, adoption.resource_uid),
+            "how": adoption.how,
+            "since": adoption.since,
+            "expectedBy": adoption.expected_by,
+            "effectiveAt": adoption.effective_at,
+            "firstSeen": adoption.first_seen,
+            "lastSeen": adoption.last_seen,
+        }
+    )
+
+
+def _adoption(row: Row) -> Adoption:
+    _, version, subscription, group, name, uid = row["RowKey"].split("|")
+    return Adoption(
+        version,
+        ClusterId(subscription, group, name),
+        uid,
+        How(row["how"]),
+        row["since"],
+        row.get("expectedBy"),
+        row.get("effectiveAt"),
+        row.get("firstSeen"),
+        row.get("lastSeen"),
+    )

@@ -1,0 +1,159 @@
+"""Rows of Table Storage: how they are read, written and told apart, for those who keep something there.
+
+Every update names the ETag it was read at, always: without one Table Storage overwrites silently.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from azure.core import MatchConditions
+from azure.core.exceptions import ResourceNotFoundError
+from azure.data.tables import TableTransactionError, TransactionOperation
+from azure.data.tables.aio import TableClient, TableServiceClient
+from pydantic import TypeAdapter
+
+from shared.calls import translated
+from shared.clusters import ClusterId
+from shared.errors import EnforcerError, Malformed
+from shared.keys import KeyId
+
+TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement")
+
+MOST_AT_ONCE = 100
+"""Rows of one transaction. Source: Table Storage docs, performing-entity-group-transactions."""
+
+PROPERTY_LIMIT = 32_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Row = Mapping[str, Any]
+Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
+
+
+class TooLarge(EnforcerError):
+    """A property that Table Storage could not hold. It never reaches the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page[T]:
+    """One page of a listing. `continuation` is None on the last one."""
+
+    items: tuple[T, ...]
+    continuation: str | None
+
+
+class Tables:
+    """The tables, by their names. Errors: TooLarge, and those of `shared.errors` for storage that is away."""
+
+    def __init__(self, service: TableServiceClient) -> None:
+        self._tables: dict[str, TableClient] = {name: service.get_table_client(name) for name in TABLES}
+
+    def __getitem__(self, name: str) -> TableClient:
+        """Return a table's client."""
+        return self._tables[name]
+
+    async def get(self, table: str, partition: str, row: str) -> Row | None:
+        """Read one row; None if it is not there."""
+        with translated():
+            try:
+                return await self._tables[table].get_entity(partition, row)
+            except ResourceNotFoundError:
+                return None
+
+    async def transact(self, table: str, operations: list[Operation]) -> bool:
+        """Write all of these rows or none; False if one of them was changed meanwhile."""
+        with translated(writing=True):
+            try:
+                await self._tables[table].submit_transaction(operations)
+            except TableTransactionError as error:
+                if error.status_code not in {404, 409, 412}:
+                    raise
+                return False
+        return True
+
+    async def query(self, table: str, where: str, **names: Any) -> AsyncIterator[Row]:
+        """Read the rows that fit a filter, page after page."""
+        with translated():
+            async for row in self._tables[table].query_entities(where, parameters=names):
+                yield row
+
+    async def page(self, table: str, where: str, names: dict[str, Any], *, top: int, after: str | None) -> Page[Row]:
+        """Read one page of the rows that fit a filter."""
+        found = self._tables[table].query_entities(where, parameters=names, results_per_page=top)
+        pages = found.by_page(continuation_token=_token(after))  # type: ignore[arg-type]  # a dict, whatever it says
+        with translated():
+            try:
+                rows = [row async for row in await anext(pages)]
+            except StopAsyncIteration:
+                return Page((), None)
+        return Page(tuple(rows), _opaque(getattr(pages, "continuation_token", None)))
+
+
+def _opaque(token: Mapping[str, str] | None) -> str | None:
+    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode() if token else None
+
+
+def _token(text: str | None) -> dict[str, str] | None:
+    """Read a continuation token that a caller gives back; it only says where a listing goes on."""
+    if text is None:
+        return None
+    try:
+        token = json.loads(base64.urlsafe_b64decode(text))
+        return {name: str(token[name]) for name in ("PartitionKey", "RowKey")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed("not a continuation token of this listing") from error
+
+
+def only_if(etag: str) -> dict[str, Any]:
+    """Return what makes an update hold for one version of a row alone."""
+    if not etag:
+        raise AssertionError("an update without an ETag would overwrite silently")
+    return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+
+
+def etag_of(row: Row) -> str:
+    """Return the version that a row was read at."""
+    return cast("str", cast(Any, row).metadata["etag"])
+
+
+def guarded(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as it can be written: nothing that is None, enums as their words; TooLarge if it can't be held."""
+    for name, value in row.items():
+        if isinstance(value, str) and len(value) > PROPERTY_LIMIT:
+            raise TooLarge(f"{name} has {len(value)} characters, and a property holds {PROPERTY_LIMIT}")
+    return {name: str(value) if isinstance(value, str) else value for name, value in row.items() if value is not None}
+
+
+def cluster_row(cluster_id: ClusterId) -> str:
+    """Return a cluster's row within its subscription."""
+    return f"{cluster_id.group}|{cluster_id.name}"
+
+
+def user_row(cluster_id: ClusterId) -> str:
+    """Return a cluster's name among all clusters, as rows have it."""
+    return f"{cluster_id.subscription}|{cluster_id.group}|{cluster_id.name}"
+
+
+def key_partition(key: KeyId) -> str:
+    """Return the partition of all that is known of a key."""
+    return f"{key.vault}|{key.name}"
+
+
+def vault_partition(vault: str) -> str:
+    """Return the partition of what is known of a vault itself."""
+    return f"{vault}|"
+
+
+def to_json[T](adapter: TypeAdapter[T], value: T | None) -> str | None:
+    """Return a value as a property's text; None stays None."""
+    return None if value is None else adapter.dump_json(value).decode()
+
+
+def from_json[T](adapter: TypeAdapter[T], text: str | None) -> T | None:
+    """Read a value from a property's text; None stays None."""
+    return None if text is None else adapter.validate_json(text)

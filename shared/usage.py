@@ -1,0 +1,91 @@
+"""Keeps the record of which cluster uses which key, since when, and which version it names.
+
+Written before the cluster's own row, which then sums it up: so no rotation misses a cluster whose row is there, and a
+cluster about which nothing changed costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shared.clusters import Cluster
+from shared.events import KeyRequest
+from shared.keyledger import KeyLedger
+from shared.keys import KeyId
+from shared.policy import PolicyInForce
+from shared.queues import Queues
+from shared.records import Record
+from shared.rotation import KeyUser, expected, user_of
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The users of keys, as looks at clusters find them."""
+
+    policy: PolicyInForce
+    keys: KeyLedger
+    queues: Queues
+
+    async def note(self, record: Record, cluster: Cluster, *, now: datetime) -> Record:
+        """Remember what a cluster that was just read uses; return its row as it is to be. LostRace as the ledger says.
+
+        What the cluster is to take up is remembered with it; a key that nobody looked at yet is asked for a look.
+        """
+        user = user_of(cluster, begun_before=record.encryption is None, now=now)
+        key = cluster.encryption.key.key if user is not None and cluster.encryption.key is not None else None
+        in_effect = cluster.succeeded and cluster.settled
+        summed_up = _summed_up(key, user, in_effect=in_effect)
+        if summed_up == record.use:
+            return record
+        past = await self._left(record, key, now)
+        if key is not None and user is not None and await self.keys.use(key, user, in_effect=in_effect, now=now):
+            await self._expect(key, user)
+        return replace(record, use=summed_up, past_keys=past)
+
+    async def mend(self, key: KeyId, users: Iterable[KeyUser], *, now: datetime) -> None:
+        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them."""
+        known = {(user.cluster, user.resource_uid) for user in await self.keys.users(key)}
+        for user in users:
+            if (user.cluster, user.resource_uid) not in known:
+                await self.keys.use(key, user, in_effect=False, now=now)
+
+    async def close(self, record: Record, *, now: datetime) -> None:
+        """Remember that a cluster is gone: it needs no key any more."""
+        current = _key_of(record)
+        for key in {*record.past_keys, *([current] if current is not None else [])}:
+            await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", gone=True, now=now)
+
+    async def _expect(self, key: KeyId, user: KeyUser) -> None:
+        """Remember which versions of its key a new user is to take up.
+
+        Its own row is written by now: whoever logs the key's first versions at this moment finds it.
+        """
+        known = await self.keys.key(key)
+        if not known.rotations:
+            await self.queues.ask_for_key(KeyRequest(key, asked_by=f"cluster:{user.cluster}"))
+            return
+        dated = [(one.version, one.detected_at) for one in known.rotations]
+        await self.keys.adopt(key, expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours)))
+
+    async def _left(self, record: Record, key: KeyId | None, now: datetime) -> tuple[KeyId, ...]:
+        """End the use of the key that was used until now, if it is another one; return all that were left."""
+        before = _key_of(record)
+        if before is None or before == key:
+            return record.past_keys
+        await self.keys.end_use(before, record.cluster_id, record.resource_uid or "-", gone=False, now=now)
+        return tuple(dict.fromkeys((*record.past_keys, before)))
+
+
+def _key_of(record: Record) -> KeyId | None:
+    encryption = record.encryption
+    return encryption.key.key if encryption is not None and encryption.kms_enabled and encryption.key else None
+
+
+def _summed_up(key: KeyId | None, user: KeyUser | None, *, in_effect: bool) -> str:
+    """One line that changes whenever there is something new to remember."""
+    if key is None or user is None:
+        return "none"
+    parts = (key, user.resource_uid, user.version, user.network_access, user.principal, in_effect)
+    return "|".join(map(str, parts))
