@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from shared import bootstrap
 if TYPE_CHECKING:
     from shared.clusters import ClusterId
     from shared.events import Event
+    from shared.keys import KeyId
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ API = {
     "clusters": "GET",
     "clusters/{subscription}/{resourceGroup}/{name}": "GET",
     "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
+    "clusters/{subscription}/{resourceGroup}/{name}/reencrypted": "POST",
+    "keys/{vault}/{name}/rotate": "POST",
     "rotations": "GET",
     "exemptions": "GET",
     "enforcement": "GET",
@@ -176,6 +179,34 @@ async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer(resume, status=202)
 
 
+@app.route("clusters/{subscription}/{resourceGroup}/{name}/reencrypted", methods=["POST"])
+async def confirm_rewrite(req: func.HttpRequest) -> func.HttpResponse:
+    """Take down that all secrets of a cluster were rewritten: who says so, and when it was."""
+    from shared.events import RewriteOrder
+    from shared.views import rewrite_view
+
+    async def confirm() -> Any:
+        order = RewriteOrder.decode(req.get_body())
+        rewrite = await bootstrap.rotator().confirm(_cluster_id(req), order, now=datetime.now(UTC))
+        return rewrite_view(rewrite.cluster, rewrite.by, rewrite.at, rewrite.keys) if rewrite is not None else None
+
+    return await _answer(confirm)
+
+
+@app.route("keys/{vault}/{name}/rotate", methods=["POST"])
+async def rotate_key(req: func.HttpRequest) -> func.HttpResponse:
+    """Make a new version of a key, unless a legacy cluster would fall behind by two."""
+    from shared.events import RotateOrder
+    from shared.views import rotation_view
+
+    async def rotate() -> Any:
+        order = RotateOrder.decode(req.get_body())
+        rotation = await bootstrap.rotator().rotate(_key_id(req), order, now=datetime.now(UTC))
+        return rotation_view(rotation) if rotation is not None else None
+
+    return await _answer(rotate)
+
+
 @app.route("rotations", methods=["GET"])
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
@@ -253,6 +284,18 @@ def _cluster_id(req: func.HttpRequest) -> ClusterId:
     return ClusterId.parse(str(ClusterId(*parts)))
 
 
+def _key_id(req: func.HttpRequest) -> KeyId:
+    """The key that a path names; Malformed if it can't be one."""
+    from shared.errors import Malformed
+    from shared.keys import KEY_VAULT_SUFFIX, KeyReference
+
+    vault, name = req.route_params["vault"], req.route_params["name"]
+    reference = KeyReference.parse(f"https://{vault}{KEY_VAULT_SUFFIX}/keys/{name}")
+    if reference.version is not None:
+        raise Malformed(f"not a key's name: {name[:200]!r}")
+    return reference.key
+
+
 async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any], Awaitable[None]]) -> None:
     """Turn an event into a request for a look. Never raises for what is in it: Event Grid would only send it again."""
     from shared.errors import Malformed
@@ -300,12 +343,17 @@ async def _give_up(message: func.QueueMessage, give_up: Callable[[bytes], Awaita
 
 async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:
     """Answer a request in JSON, or with the problem."""
-    from shared.errors import EnforcerError, Malformed
+    from shared.errors import Declined, EnforcerError, Malformed, Unclear
 
     try:
         answer = await ask()
     except Malformed as error:
         return _problem(400, "The request can't be read", str(error))
+    except Declined as error:
+        because = [{"cluster": cluster, "why": why} for cluster, why in error.because]
+        return _problem(409, "Not as things stand", str(error), {"clusters": because} if because else {})
+    except Unclear as error:
+        return _problem(503, "Nobody knows yet", str(error))
     except EnforcerError as error:
         log.warning("a request could not be answered: %s", error)
         return _problem(503, "The app can't answer now", f"{type(error).__name__}: its log says more")
@@ -316,8 +364,10 @@ def _json(body: Any, status: int = 200) -> func.HttpResponse:
     return func.HttpResponse(json.dumps(body), status_code=status, mimetype="application/json")
 
 
-def _problem(status: int, title: str, detail: str, **headers: str) -> func.HttpResponse:
+def _problem(
+    status: int, title: str, detail: str, more: Mapping[str, Any] | None = None, **headers: str
+) -> func.HttpResponse:
     from shared.views import problem
 
-    body = json.dumps(problem(status, title, detail))
+    body = json.dumps(problem(status, title, detail) | dict(more or {}))
     return func.HttpResponse(body, status_code=status, mimetype="application/problem+json", headers=headers)

@@ -11,8 +11,9 @@ from typing import Any
 
 from local.scenario import Creation, Fleet, Scenario, Step, VaultEnd
 from local.simulator.access import Filter
+from local.simulator.activity import PERSON
 from local.simulator.aks.state import SimulatedCluster
-from local.simulator.keyvault import SimulatedVault, access_policy
+from local.simulator.keyvault import SimulatedKey, SimulatedVault, access_policy
 from local.stage import Stage
 
 Json = dict[str, Any]
@@ -59,6 +60,8 @@ class Play:
     rotations: list[Json] = field(default_factory=list)
     actors: dict[str, Fleet] = field(default_factory=dict)
     clusters: dict[str, SimulatedCluster] = field(default_factory=dict)
+    versions: dict[str, list[Json]] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
     verdicts: list[Verdict] = field(default_factory=list)
     said: str = ""
     done: int = 0
@@ -91,7 +94,19 @@ class Play:
             if (one["key"], one["version"]) not in known
         ]
         self.rows, self.rotations = rows, rotations
+        self._look_at_versions()
         self.show(self)
+
+    def _look_at_versions(self) -> None:
+        """Read how each version stands of the keys that the scenario's end is about."""
+        for key in self.scenario.ends.versions:
+            before = {one["version"]: one["standing"] for one in self.versions.get(key, [])}
+            self.versions[key] = self.stage.versions(key)
+            self.news += [
+                f"{key}: version {one['version'][:8]} is {one['standing']}{_by(one)}"
+                for one in self.versions[key]
+                if before.get(one["version"]) != one["standing"]
+            ]
 
     def end_state(self) -> Json:
         """The end as JSON: what each cluster has and what the app says of it, every rotation, every verdict."""
@@ -109,6 +124,7 @@ class Play:
                 for name in self.actors
             ],
             "rotations": self.rotations,
+            "versions": self.versions,
             "writes": len(self.stage.azure.journal.writes()),
             "checks": [
                 {"what": one.what, "expected": one.expected, "found": one.found, "ok": one.holds}
@@ -141,6 +157,7 @@ class Play:
             self.actors[fleet.name] = fleet
             self.clusters[fleet.name] = azure.aks.add(**self._seed(fleet), state=fleet.state)
             self._grant(fleet)
+        self.unreadable = self._unreadable()
 
     def _take(self, step: Step) -> None:
         """Let the one thing happen that a step names."""
@@ -158,6 +175,14 @@ class Play:
         if step.advance is not None:
             self.stage.azure.clock.advance(step.advance)
             self.stage.host.advance(step.advance)
+        self._operate(step)
+
+    def _operate(self, step: Step) -> None:
+        """Let an operator do what a step says."""
+        if step.update is not None:
+            self._update(step.update.cluster)
+        if step.rewrite is not None:
+            self._rewrite(step.rewrite.cluster, by=step.rewrite.by)
 
     def _sweep(self) -> None:
         """Let the timer fire, and wait until the sweep and the looks that it asked for are through."""
@@ -181,6 +206,34 @@ class Play:
         if announce:
             self._wait(lambda: any(one["version"] == version for one in self.rotations), f"{key} to be logged")
 
+    def _update(self, name: str) -> None:
+        """Move a legacy cluster to the newest version of its key, and wait until the app has seen that in effect."""
+        azure, cluster = self.stage.azure, self.clusters[name]
+        with azure.lock:
+            document = cluster.copy()
+            kms = document["properties"]["securityProfile"]["azureKeyVaultKms"]
+            key = self._key(self.actors[name].key or "")
+            kms["keyId"] = key.uri_of(key.current.version)
+            azure.aks.update(cluster, document, {}, PERSON)
+        self._wait(lambda: self._is_through(name), f"the update of {name}")
+
+    def _is_through(self, name: str) -> bool:
+        waits = self.rows.get(name, {}).get("action") == "wait"
+        settled = self.clusters[name].provisioning_state == "Succeeded"
+        return settled and not waits and not self.stage.waiting_messages() and not self.stage.azure.eventgrid.pending
+
+    def _rewrite(self, name: str, *, by: str) -> None:
+        """Rewrite all secrets of a cluster, and tell the app that it is done."""
+        cluster = self.clusters[name]
+        self.stage.azure.aks.rewrite_secrets(cluster)
+        self.stage.order(f"{_path(cluster)}/reencrypted", {"by": by})
+        self.news.append(f"{name}: {by} has rewritten all secrets")
+        self._wait(lambda: not self.stage.waiting_messages(), "the key to be looked at")
+
+    def _key(self, key: str) -> SimulatedKey:
+        vault, name = key.split("/")
+        return self._vault(vault).key(name)
+
     def _vault(self, name: str) -> SimulatedVault:
         return next(one for one in self.stage.azure.keyvault.vaults.values() if one.name == name)
 
@@ -189,8 +242,7 @@ class Play:
         seed = fleet.model_dump(include={"name", "subscription", "group", "location", "kubernetes", "identity"})
         seed |= fleet.model_dump(include={"encryption", "power", "tags"})
         if fleet.key is not None:
-            vault, name = fleet.key.split("/")
-            key = self._vault(vault).key(name)
+            key = self._key(fleet.key)
             seed["key_id"] = key.uri_of(key.current.version) if fleet.encryption == "legacy" else key.uri
         return seed
 
@@ -237,8 +289,17 @@ class Play:
         writes = len(self.stage.azure.journal.writes())
         self._sweep()
         again = len(self.stage.azure.journal.writes()) - writes
-        self.verdicts = [*self._compared(), Verdict("writes of one more sweep", "0", str(again))]
+        lost = ", ".join(sorted(self._unreadable() - self.unreadable)) or "none"
+        self.verdicts = [
+            *self._compared(),
+            Verdict("clusters that lost a secret", "none", lost),
+            Verdict("writes of one more sweep", "0", str(again)),
+        ]
         self.look()
+
+    def _unreadable(self) -> set[str]:
+        """The clusters with a secret that nobody can read: some are so from the beginning."""
+        return {name for name, cluster in self.clusters.items() if not self.stage.azure.aks.readable(cluster)}
 
     def _nothing_moves(self) -> bool:
         waits = any(row["action"] == "wait" for row in self.rows.values())
@@ -256,6 +317,9 @@ class Play:
         for key, expected in self.scenario.ends.rotations.items():
             found = Counter(one["how"] for one in self.rotations if f"{one['vault']}/{one['key']}" == key)
             yield Verdict(key, _counts(expected), _counts(found))
+        for key, standings in self.scenario.ends.versions.items():
+            stand = {number: one["standing"] for number, one in enumerate(self.versions.get(key, []), 1)}
+            yield Verdict(f"{key}, its versions", _standings(standings), _standings(stand))
         for name, vault in self.scenario.ends.vaults.items():
             yield Verdict(name, _vault_words(vault.network, vault.keys, vault.roles), self._vault_found(name, vault))
 
@@ -283,6 +347,26 @@ def _news(name: str, before: Json | None, now: Json) -> Iterator[str]:
     fix = f" -> {now['fix']['text']}" if now["fix"] else ""
     has, why = now["keyManagement"] or "nothing that can be read yet", ", ".join([now["action"], *now["reasons"]])
     yield f"{name}: has {has}; {why}{fix}"
+
+
+def _path(cluster: SimulatedCluster) -> str:
+    parts = cluster.id.split("/")
+    return f"/api/clusters/{parts[2]}/{cluster.group}/{cluster.name}"
+
+
+def _by(version: Json) -> str:
+    """Who needs a version, in a sentence."""
+    names = needed_by(version)
+    return f" by {', '.join(names)}" if names else ""
+
+
+def needed_by(version: Json) -> list[str]:
+    """The names of the clusters that need a version, as the app tells of it."""
+    return [str(one["cluster"]).rsplit("/", 1)[-1] for one in version["clusters"] if one["standing"] == "needed"]
+
+
+def _standings(standings: Mapping[int, str]) -> str:
+    return ", ".join(f"{number} {word}" for number, word in sorted(standings.items())) or "none"
 
 
 def _network(vault: SimulatedVault) -> str:

@@ -29,6 +29,7 @@ def _duration(value: object) -> object:
 
 
 Network = Literal["open", "trusted", "closed"]
+Standing = Literal["needed", "not-shown-unneeded", "candidate"]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -98,6 +99,20 @@ class Rotation(_Part):
     announce: bool = True
 
 
+class Update(_Part):
+    """An operator moves a legacy cluster to the newest version of its key."""
+
+    cluster: str
+    to: Literal["newest"] = "newest"
+
+
+class Rewrite(_Part):
+    """An operator rewrites all secrets of a cluster, and tells the app."""
+
+    cluster: str
+    by: str = "ops@example.com"
+
+
 class Wait(_Part):
     """What a cluster must come to before the play goes on."""
 
@@ -112,15 +127,17 @@ class Step(_Part):
     sweep: bool = False
     create: Creation | None = None
     rotate: Rotation | None = None
+    update: Update | None = None
+    rewrite: Rewrite | None = None
     wait: Wait | None = None
     redeliver: bool = False
     advance: Duration | None = None
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
-        things = (self.sweep, self.create, self.rotate, self.wait, self.redeliver, self.advance)
-        if sum(bool(thing) for thing in things) != 1:
-            raise ValueError("a step does exactly one thing: sweep, create, rotate, wait, redeliver or advance")
+        things = [name for name in type(self).model_fields if name != "say"]
+        if sum(bool(getattr(self, thing)) for thing in things) != 1:
+            raise ValueError(f"a step does exactly one thing: {', '.join(things[:-1])} or {things[-1]}")
         return self
 
 
@@ -141,10 +158,14 @@ class VaultEnd(_Part):
 
 
 class Ends(_Part):
-    """What everything must end as. Rotations by `vault/key`: how many versions were detected how."""
+    """What everything must end as. Rotations by `vault/key`: how many versions were detected how.
+
+    Versions by `vault/key`: how each one stands, the oldest being 1.
+    """
 
     clusters: dict[str, ClusterEnd]
     rotations: dict[str, dict[str, int]] = {}
+    versions: dict[str, dict[int, Standing]] = {}
     vaults: dict[str, VaultEnd] = {}
 
 

@@ -12,11 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from local.play import Play
+from local.play import Play, needed_by
 
 Json = dict[str, Any]
 
 _COLOURS = {"nothing": "green", "wait": "yellow", "report": "red", "write": "cyan", "look-closer": "magenta"}
+_STANDINGS = {"needed": "cyan", "not-shown-unneeded": "yellow", "candidate": "green"}
 _URGENCY = ("write", "look-closer", "report", "wait", "nothing")
 _REMARKED = "*"
 _WIDE = 100
@@ -55,6 +56,8 @@ class Screen:
         """Print how everything ended."""
         self._console.print(_clusters(play))
         self._console.print(_rotations(play))
+        if play.versions:
+            self._console.print(_versions(play))
         for verdict in play.verdicts:
             mark = "[green]ok[/]  " if verdict.holds else "[red]not[/] "
             expected = "" if verdict.holds else f", not {verdict.expected}"
@@ -137,4 +140,17 @@ def _rotations(play: Play) -> Table:
     for one in play.rotations:
         detected = Text.assemble(one["how"], "\n", (one["detectedAt"][:19] + "Z", "dim"))
         table.add_row(f"{one['vault']}/{one['key']}", one["version"], detected)
+    return table
+
+
+def _versions(play: Play) -> Table:
+    """Which version of a key is needed by whom, the oldest first."""
+    table = Table(title="Key versions", title_justify="left")
+    for column in ("key", "version", "standing"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("needed by", overflow="fold")
+    for key, versions in play.versions.items():
+        for one in versions:
+            standing = Text(one["standing"], style=_STANDINGS.get(one["standing"], ""))
+            table.add_row(key, one["version"][:8], standing, ", ".join(needed_by(one)))
     return table

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, quote, urlsplit
@@ -20,6 +21,7 @@ from local.simulator import Simulator
 from local.storage import Account, Storage
 
 if TYPE_CHECKING:
+    from local.host.launcher import Answer
     from local.simulator import Azure
     from local.simulator.eventgrid import Delivery
 
@@ -126,11 +128,26 @@ class Stage:
 
     def ask(self, path: str) -> dict[str, Any]:
         """Ask the app's API for a JSON object."""
-        answer = self.host.call("GET", path, key=self.host.function_key)
-        if answer.status != 200:
-            raise RuntimeError(f"GET {path} answers {answer.status}: {answer.body.decode(errors='replace')}")
+        return self._read(self.host.call("GET", path, key=self.host.function_key), "GET", path)
+
+    @staticmethod
+    def _read(answer: Answer, method: str, path: str) -> dict[str, Any]:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path} answers {answer.status}: {answer.body.decode(errors='replace')}")
         body: dict[str, Any] = answer.json()
         return body
+
+    def versions(self, key: str) -> list[dict[str, Any]]:
+        """Ask the app how each version of a key, `vault/key`, stands; none of a key that it does not know yet."""
+        answer = self.host.call("GET", f"/api/keys/{key}", key=self.host.function_key)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return []
+        versions: list[dict[str, Any]] = self._read(answer, "GET", f"/api/keys/{key}")["versions"]
+        return versions
+
+    def order(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the app an order, as an operator does."""
+        return self._read(self.host.call("POST", path, key=self.host.function_key, body=dict(body)), "POST", path)
 
     def all_clusters(self) -> list[dict[str, Any]]:
         """Ask the app for all its clusters, page by page."""

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from shared.queues import Queues
     from shared.reconciler import Reconciler
     from shared.recorder import Recorder
+    from shared.rotator import Rotator
     from shared.settings import Settings
     from shared.surveyor import Surveyor
     from shared.sweeper import Sweeper
     from shared.tables import Tables
     from shared.usage import Usage
+    from shared.vaultdoor import VaultDoor
     from shared.views import Views
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,14 @@ def inspector() -> Inspector:
 
 
 @cache
+def rotator() -> Rotator:
+    """Carries out orders about rotations."""
+    from shared.rotator import Rotator
+
+    return Rotator(policy(), aks(), keyvault(), _vault_door(), ledger(), key_ledger(), queues())
+
+
+@cache
 def sweeper() -> Sweeper:
     """Passes over the fleet."""
     from shared.sweeper import Sweeper
@@ -141,9 +151,16 @@ def keyvault() -> KeyVault:
 def keydata() -> KeyData:
     """Asks vaults that let the app in."""
     from shared.keydata import KeyData
+
+    return KeyData(_vault_door(), key_ledger())
+
+
+@cache
+def _vault_door() -> VaultDoor:
+    """The data plane of vaults."""
     from shared.vaultdoor import VaultDoor
 
-    return KeyData(VaultDoor(_credential(), _transport()), key_ledger())
+    return VaultDoor(_credential(), _transport())
 
 
 @cache
@@ -291,7 +308,7 @@ def _opened[T](closable: T) -> T:
 
 
 _BUILT = (
-    *(settings, policy, reconciler, inspector, sweeper, views),
+    *(settings, policy, reconciler, inspector, rotator, sweeper, views),
     *(
         aks,
         keyvault,
@@ -309,5 +326,5 @@ _BUILT = (
         notices,
         queues,
     ),
-    *(_credential, _transport, _tables),
+    *(_credential, _transport, _tables, _vault_door),
 )

@@ -3,6 +3,8 @@
     EnforcerError
     |-- Malformed          what came in can't be read: an id, an event, a request
     |-- LostRace           somebody else wrote the row first: look again
+    |-- Declined           an order that must not be carried out as things stand
+    |-- Unclear            an order of which nobody knows yet whether it was carried out
     `-- ServiceError       what an adapter may raise
         |-- Transient      passes by itself
         |   |-- Throttled      429 or 503, and the service says when to come back
@@ -17,6 +19,7 @@ SDK exceptions stop at the adapters. Texts of services are cut short there: they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 TEXT_LIMIT = 1000
@@ -32,6 +35,21 @@ class Malformed(EnforcerError):
 
 class LostRace(EnforcerError):
     """The row was changed by somebody else since it was read. Nothing was written."""
+
+
+class Declined(EnforcerError):
+    """An order that must not be carried out as things stand. The message says why; nothing was changed.
+
+    `because` names the clusters on account of which, by their ids, each with its own reason.
+    """
+
+    def __init__(self, text: str, because: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(text)
+        self.because = tuple(because)
+
+
+class Unclear(EnforcerError):
+    """An order of which nobody knows yet whether it was carried out. The message says what comes next."""
 
 
 class ServiceError(EnforcerError):

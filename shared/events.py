@@ -433,3 +433,72 @@ class PauseOrder:
         if len(reason) > REASON_LIMIT or not reason.isprintable():
             raise Malformed(f"the reason must be one line of {REASON_LIMIT} printable characters at most")
         return cls(reason or None)
+
+
+REWRITE_FIELDS = ("by", "at")
+ROTATE_FIELDS = ("by",)
+NAME_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteOrder:
+    """What an operator says who rewrote all secrets of a cluster: who it was, and when if not just now."""
+
+    by: str
+    at: datetime | None = None
+
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read the body of a request. Malformed says what to change."""
+        body = _order(text, REWRITE_FIELDS, "a confirmation")
+        by = _name(body)
+        if by is None:
+            raise Malformed(f"by must say who rewrote the secrets: {_NAME}")
+        return cls(by, _moment(body))
+
+
+@dataclass(frozen=True, slots=True)
+class RotateOrder:
+    """What an operator says who rotates a key: who it is, if anything."""
+
+    by: str | None = None
+
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read the body of a request; an empty one says nothing. Malformed says what to change."""
+        return cls(_name(_order(text, ROTATE_FIELDS, "a rotation")))
+
+
+_TIME = "at must be a time with its offset from UTC, such as 2026-03-02T09:00:00Z"
+_NAME = f"one line of {NAME_LIMIT} printable characters at most"
+
+
+def _order(text: bytes, fields: tuple[str, ...], what: str) -> Mapping[str, Any]:
+    body = _decode(text) if text.strip() else {}
+    unknown = sorted(set(body) - set(fields))
+    if unknown:
+        raise Malformed(f"unknown field {unknown[0][:100]!r}: {what} takes {', '.join(fields)}")
+    return body
+
+
+def _name(body: Mapping[str, Any]) -> str | None:
+    """Who gives an order, as the table and the log can bear it; None if that is not said."""
+    name = (_optional(body, "by") or "").strip()
+    if len(name) > NAME_LIMIT or not name.isprintable():
+        raise Malformed(f"by must be {_NAME}")
+    return name or None
+
+
+def _moment(body: Mapping[str, Any]) -> datetime | None:
+    """When something happened, in UTC. A time without an offset could be meant anywhere."""
+    text = _optional(body, "at")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        utc = moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Malformed(_TIME) from error
+    if moment.tzinfo is None:
+        raise Malformed(_TIME)
+    return utc

@@ -21,7 +21,7 @@ from shared.clusters import ClusterId, KeyManagement
 from shared.errors import LostRace
 from shared.keyhealth import Finding
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
-from shared.records import Detection, KnownKey, Rotation
+from shared.records import Detection, KnownKey, Rotation, RotationClaim
 from shared.rotation import Adoption, How, KeyUser
 from shared.tables import (
     MOST_AT_ONCE,
@@ -60,6 +60,11 @@ class KeyLedger:
         """Read the clusters that use a key, or have used it, each incarnation by itself."""
         rows = self._tables.query("keyusers", "PartitionKey eq @p", p=key_partition(key))
         return [_user(row) async for row in rows]
+
+    async def user(self, key: KeyId, cluster: ClusterId, uid: str) -> KeyUser | None:
+        """Read one incarnation of a cluster as a user of a key; None if it never used it."""
+        row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
+        return _user(row) if row is not None else None
 
     async def use(self, key: KeyId, user: KeyUser, *, in_effect: bool, now: datetime) -> bool:
         """Remember that a cluster uses a key, and which version where it names one; return whether that is new.
@@ -138,6 +143,11 @@ class KeyLedger:
         rows = self._tables.query("rotations", where, p=key_partition(key), a="a|", b="a|~")
         return [_adoption(row) async for row in rows]
 
+    async def adoption(self, key: KeyId, version: str, cluster: ClusterId, uid: str) -> Adoption | None:
+        """Read how one cluster took up one version; None if it never did."""
+        row = await self._tables.get("rotations", key_partition(key), _adoption_name(version, cluster, uid))
+        return _adoption(row) if row is not None else None
+
     async def adopt(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
         """Remember adoptions, many at once. Written again, a row is the same."""
         for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
@@ -165,7 +175,32 @@ class KeyLedger:
             rotation_policy=from_json(_ROTATION_POLICY, policy or None),
             looked_at=head.get("lookedAt"),
             last_run=head.get("lastRun"),
+            claim=_claim(head),
+            etag=etag_of(head),
         )
+
+    async def claim_rotation(self, known: KnownKey, claim: RotationClaim | None) -> None:
+        """Remember that a key is about to be rotated, or with None that nothing comes of it.
+
+        LostRace if its row was changed since it was read: whoever wants to rotate looks again.
+        """
+        if known.etag is None:
+            raise AssertionError("only a key that was seen first can be rotated")
+        row = {
+            "PartitionKey": key_partition(known.key),
+            "RowKey": _KEY_ROW,
+            "rotationIntent": claim.intent if claim else "",
+            "rotationBy": (claim.by if claim else None) or "",
+            "rotationClaimedAt": claim.at if claim else None,
+            "rotationVersions": claim.versions if claim else None,
+        }
+        with translated(writing=True):
+            try:
+                await self._tables["rotations"].update_entity(
+                    guarded(row), mode=UpdateMode.MERGE, **only_if(known.etag)
+                )
+            except (ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace(str(known.key)) from error
 
     async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
         """Log versions of keys, each once: a row that is there already stays as it is."""
@@ -263,6 +298,14 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "notBefore": version.not_before,
             "expires": version.expires,
         }
+    )
+
+
+def _claim(row: Row) -> RotationClaim | None:
+    if not row.get("rotationIntent"):
+        return None
+    return RotationClaim(
+        row["rotationIntent"], row["rotationClaimedAt"], row["rotationVersions"], row.get("rotationBy") or None
     )
 
 

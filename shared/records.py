@@ -34,6 +34,12 @@ _OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
 EARLY = timedelta(minutes=1)
 """A message that comes earlier than this is sent again for the rest of its time."""
 
+ROTATION_CLAIM_LASTS = timedelta(minutes=10)
+"""After this a claimed rotation of which nothing came is given up."""
+
+ROTATION_REST = timedelta(minutes=1)
+"""A key that was just rotated through the app is not rotated again."""
+
 OVERDUE_AFTER = timedelta(minutes=5)
 """A look that is later than this has lost its message: whoever sees that starts a new chain."""
 
@@ -349,6 +355,8 @@ class Detection(StrEnum):
     """Key Vault announced it."""
     SWEEP = "sweep"
     """A sweep found it; no event had announced it."""
+    ORDER = "order"
+    """The app made it itself, by an operator's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,11 +382,21 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationClaim:
+    """A rotation of ours, recorded before the vault is asked for it. `versions` is how many were known by then."""
+
+    intent: str
+    at: datetime
+    versions: int
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KnownKey:
     """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
 
     `vault_id` is None until it was first seen; `rotation_policy` is None where nobody tells. `last_run` is the sweep
-    that looked at it last.
+    that looked at it last. `etag` is the version of its own row; None where it has none.
     """
 
     key: KeyId
@@ -388,6 +406,17 @@ class KnownKey:
     rotation_policy: RotationPolicy | None = None
     looked_at: datetime | None = None
     last_run: str | None = None
+    claim: RotationClaim | None = None
+    etag: str | None = field(default=None, compare=False)
+
+    def is_being_rotated(self, now: datetime) -> bool:
+        """Return whether the app was told to rotate it, and nobody knows yet what came of that.
+
+        A new version says what came of it. The first minute counts anyway: whoever asks twice means it once.
+        """
+        if self.claim is None or now - self.claim.at >= ROTATION_CLAIM_LASTS:
+            return False
+        return now - self.claim.at < ROTATION_REST or len(self.rotations) <= self.claim.versions
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:

@@ -165,8 +165,12 @@ def usable_from(version: KeyVersion, detected_at: datetime) -> datetime:
 
 
 def in_order(versions: Iterable[tuple[KeyVersion, datetime]]) -> list[str]:
-    """Return the names of versions, each with when it was detected, from the oldest to the newest."""
-    return [one.version for one, at in sorted(versions, key=lambda pair: (usable_from(*pair), pair[0].version))]
+    """Return the names of versions, each with when it was detected, from the oldest to the newest.
+
+    Key Vault tells a creation to the second: of two within one, the one that was detected later is the newer one.
+    """
+    by_age = sorted(versions, key=lambda pair: (usable_from(*pair), pair[1], pair[0].version))
+    return [one.version for one, _ in by_age]
 
 
 def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:
@@ -253,6 +257,51 @@ def _newest_at(moment: datetime, dated: Sequence[tuple[KeyVersion, datetime]]) -
     """The newest version that could be used at a moment."""
     usable = [version for version, at in dated if version.enabled is not False and usable_from(version, at) <= moment]
     return usable[-1].version if usable else None
+
+
+def rewrite_counts_from(user: KeyUser, adoptions: Iterable[Adoption]) -> datetime | None:
+    """Return from when on a rewrite of all secrets counts for a cluster's use of a key.
+
+    Of a key that it left, since it left it; of the version that it names, since that is in effect: secrets that are
+    written before still get the former version. None: not in effect yet, or a version is not named at all.
+    Source: AKS docs, use-kms-etcd-encryption.
+    """
+    if user.ended_at is not None:
+        return user.ended_at
+    mine = (user.cluster, user.resource_uid, user.version)
+    own = (one for one in adoptions if (one.cluster, one.resource_uid, one.version) == mine)
+    return next((one.effective_at for one in own), None)
+
+
+def unready(
+    users: Iterable[KeyUser], adoptions: Iterable[Adoption], versions: Sequence[KeyVersion]
+) -> list[tuple[ClusterId, str]]:
+    """Return the clusters on account of which a key must not be rotated now, each with why.
+
+    A legacy cluster holds two versions: all that it has must lie on the newest one before there is a newer. So it has
+    to name the newest version that is enabled, and its secrets have to be rewritten since. A key that never rotated
+    may: unless the cluster came to it under the ledger's eyes, and so may have secrets on what it had before.
+    `versions` go from the oldest to the newest. Source: Azure/kubernetes-kms issue 291.
+    """
+    enabled = [one.version for one in versions if one.enabled is not False]
+    newest = (enabled or [one.version for one in versions] or [""])[-1]
+    known = list(adoptions)
+    legacy = [user for user in users if user.is_legacy and user.ended_at is None]
+    found = [(user.cluster, _unready(user, known, newest, never_rotated=len(versions) == 1)) for user in legacy]
+    return sorted((cluster, why) for cluster, why in found if why is not None)
+
+
+def _unready(user: KeyUser, adoptions: Iterable[Adoption], newest: str, *, never_rotated: bool) -> str | None:
+    if user.version != newest:
+        return f"it is on version {user.version}, and the newest is {newest}: update it, then rewrite its secrets"
+    if never_rotated and user.begun_before:
+        return None
+    counts_from = rewrite_counts_from(user, adoptions)
+    if counts_from is None:
+        return f"its update to version {newest} is not known to be in effect yet"
+    if user.rewritten_at is None or user.rewritten_at < counts_from:
+        return f"no rewrite of its secrets is confirmed since version {newest} is in effect"
+    return None
 
 
 def standing(of_all: Iterable[Need]) -> Standing:

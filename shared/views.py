@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from shared.clusters import ClusterId, parse_subscription
 from shared.decisions import Change
 from shared.errors import EnforcerError, Malformed
 from shared.keyledger import KeyLedger
-from shared.keys import KeyReference
+from shared.keys import KeyId, KeyReference
 from shared.ledger import Ledger
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
@@ -218,6 +218,17 @@ def health_view(policy: PolicyInForce, enforcement: Enforcement | None) -> Json:
 def _pause(state: Enforcement) -> Json:
     since = _time(state.paused_since)
     return {"paused": state.paused, "since": since, "by": state.paused_by, "failures": len(state.failures)}
+
+
+def rewrite_view(cluster: ClusterId, by: str | None, at: datetime, keys: Sequence[KeyId]) -> Json:
+    """A confirmed rewrite: who says so, since when it counts, and for which keys."""
+    named = [{"vault": key.vault, "key": key.name} for key in keys]
+    return {"cluster": str(cluster), "rewrittenBy": by, "rewrittenAt": _time(at), "keys": named}
+
+
+def rotation_view(rotation: Rotation) -> Json:
+    """One version of one key, as `GET /api/rotations` shows it."""
+    return _rotation(rotation)
 
 
 def problem(status: int, title: str, detail: str) -> Json:

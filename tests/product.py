@@ -34,6 +34,7 @@ from shared.queues import Queues
 from shared.reconciler import Reconciler
 from shared.recorder import Recorder
 from shared.records import Record
+from shared.rotator import Rotator
 from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
 from shared.tables import Tables
@@ -71,6 +72,7 @@ class Product:
     pauses: Pauses
     reconciler: Reconciler
     inspector: Inspector
+    rotator: Rotator
     sweeper: Sweeper
     tables: TableServiceClient
     storage: QueueServiceClient
@@ -147,7 +149,8 @@ async def product(
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         rows, queues = Tables(tables), Queues(storage)
         ledger, keys = Ledger(rows), KeyLedger(rows)
-        keydata = KeyData(VaultDoor(credential, transport), keys)
+        door = VaultDoor(credential, transport)
+        keydata = KeyData(door, keys)
         usage = Usage(in_force, keys, queues)
         announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
@@ -165,6 +168,7 @@ async def product(
             pauses,
             Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
             Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
+            Rotator(in_force, aks, keyvault, door, ledger, keys, queues),
             Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,
             storage,

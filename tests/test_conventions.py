@@ -60,7 +60,7 @@ def imported(file: Path) -> Iterator[str]:
 LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
-    {"reconciler", "inspector", "sweeper", "views"},
+    {"reconciler", "inspector", "rotator", "sweeper", "views"},
     {"recorder", "pauses", "surveyor", "preparer", "usage"},
     {"keydata"},
     {

@@ -77,6 +77,13 @@ FUNCTIONS: dict[str, Json] = {
         "route": "clusters/{subscription}/{resourceGroup}/{name}/resume",
     }
     | HTTP_KEY,
+    "confirm_rewrite": {
+        "type": "httpTrigger",
+        "methods": ["POST"],
+        "route": "clusters/{subscription}/{resourceGroup}/{name}/reencrypted",
+    }
+    | HTTP_KEY,
+    "rotate_key": {"type": "httpTrigger", "methods": ["POST"], "route": "keys/{vault}/{name}/rotate"} | HTTP_KEY,
     "answer_anything_else": {"type": "httpTrigger", "methods": ANY_METHOD, "route": "{*path}"} | HTTP_KEY,
 }
 
@@ -732,6 +739,73 @@ def test_a_cluster_that_nobody_knows_is_not_resumed_and_a_bad_id_is_told(app: Ap
     bad = app.host.call("POST", "/api/clusters/none/rg/aks/resume", key=app.host.function_key)
 
     assert (unknown.status, bad.status) == (404, 400)
+
+
+def test_a_key_is_rotated_by_hand_once_its_legacy_cluster_is_rewritten(start: Callable[..., App], azure: Azure) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.access.assign(azure.identity.default.object_id, "Key Vault Crypto Officer", vault.id)
+    key = azure.keyvault.add_key(vault, "etcd")
+    azure.clock.advance(timedelta(hours=1))
+    azure.keyvault.rotate(vault, key)
+    cluster = azure.aks.add("aks-old", encryption="legacy", key_id=key.uri_of(key.current.version))
+    azure.access.assign(cluster.principal_id, "Key Vault Crypto User", vault.id)
+    app = start(policy=ENFORCE.replace("platform-managed}", "platform-managed, match: {names: [nobody]}}"))
+    rewritten, by = (
+        f"/api/clusters/{SUBSCRIPTION}/{cluster.group}/{cluster.name}/reencrypted",
+        {"by": "ada@example.com"},
+    )
+    app.sweep()
+    app.wait_quiet()
+
+    refused = app.host.call("POST", "/api/keys/kv-kms-weu/etcd/rotate", key=app.host.function_key, body=by)
+    azure.aks.rewrite_secrets(cluster)
+    confirmed = app.host.call("POST", rewritten, key=app.host.function_key, body=by)
+    again = app.host.call("POST", rewritten, key=app.host.function_key, body=by)
+    rotated = app.host.call("POST", "/api/keys/KV-KMS-weu/etcd/rotate", key=app.host.function_key, body=by)
+    app.wait_for(lambda: version_row(app, key.current.version).get("fannedOutAt"), "every user to be told")
+
+    assert refused.status == 409
+    assert refused.headers["content-type"].startswith("application/problem+json")
+    assert set(refused.json()) == {"type", "status", "title", "detail", "clusters"}
+    (because,) = refused.json()["clusters"]
+    assert because["cluster"].lower() == cluster.id.lower()
+    assert "no rewrite" in because["why"]
+    assert (confirmed.status, confirmed.json()) == (200, again.json())
+    assert confirmed.json()["rewrittenBy"] == "ada@example.com"
+    assert confirmed.json()["keys"] == [{"vault": "kv-kms-weu", "key": "etcd"}]
+    assert rotated.status == 200
+    assert (rotated.json()["version"], rotated.json()["how"]) == (key.current.version, "order")
+    assert len(key.versions) == 3
+    assert version_row(app, key.current.version)["how"] == "order"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "wrong"),
+    [
+        pytest.param("keys/kv-kms-weu/nothing/rotate", b"", 404, "nothing by this name", id="unknown-key"),
+        pytest.param("keys/kv_kms/etcd/rotate", b"", 400, "not a key of a vault", id="no-vault-s-name"),
+        pytest.param("keys/evil.example%23/etcd/rotate", b"", 400, "not a key of a vault", id="another-host"),
+        pytest.param(f"keys/kv-kms-weu/etcd%2F{VERSION}/rotate", b"", 400, "not a key's name", id="a-version"),
+        pytest.param("keys/kv-kms-weu/etcd/rotate", b'{"force": true}', 400, "unknown field 'force'", id="force"),
+        pytest.param(f"clusters/{SUBSCRIPTION}/rg/aks/reencrypted", b'{"by": "ada"}', 404, "nothing by", id="unknown"),
+        pytest.param("clusters/none/rg/aks/reencrypted", b'{"by": "ada"}', 400, "not the resource id", id="bad-id"),
+        pytest.param(f"clusters/{SUBSCRIPTION}/rg/aks/reencrypted", b"", 400, "by must say who", id="nobody"),
+        pytest.param(
+            f"clusters/{SUBSCRIPTION}/rg/aks/reencrypted",
+            b'{"by": "ada", "at": "9999-01-01T00:00:00Z"}',
+            400,
+            "future",
+            id="to-come",
+        ),
+    ],
+)
+def test_an_order_that_names_nothing_or_cannot_be_read_gets_problem_details(
+    app: App, azure: Azure, path: str, body: bytes, status: int, wrong: str
+) -> None:
+    answer = app.host.call("POST", f"/api/{path}", key=app.host.function_key, body=body)
+
+    assert_problem(answer, status, wrong)
+    assert azure.journal.writes() == ()
 
 
 def test_one_cluster_is_shown_with_every_path_that_would_change_and_its_history(app: App, azure: Azure) -> None:

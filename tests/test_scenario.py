@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from local.scenario import SCENARIOS, Scenario, ScenarioError, VaultEnd
+from local.scenario import SCENARIOS, Rewrite, Scenario, ScenarioError, Update, VaultEnd
 
 SMALLEST = """
 title: Small
@@ -45,9 +45,24 @@ def test_durations_are_read(text: str, duration: timedelta) -> None:
     assert scenario.steps[0].advance == duration
 
 
+def test_an_operator_updates_a_cluster_and_rewrites_its_secrets_and_the_end_names_versions() -> None:
+    text = SMALLEST.replace(
+        "  - sweep: true\n", "  - update: {cluster: aks-old}\n  - rewrite: {cluster: aks-old, by: ada}\n"
+    )
+
+    scenario = Scenario.read(text + "  versions: {kv-kms/etcd: {1: candidate, 2: needed}}\n")
+
+    assert [step.update for step in scenario.steps] == [Update(cluster="aks-old", to="newest"), None]
+    assert [step.rewrite for step in scenario.steps] == [None, Rewrite(cluster="aks-old", by="ada")]
+    assert scenario.ends.versions == {"kv-kms/etcd": {1: "candidate", 2: "needed"}}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
+        pytest.param("sweep: true", "update: {cluster: x, to: oldest}", "steps.0.update.to", id="to-no-version"),
+        pytest.param("sweep: true", "rewrite: {}", "steps.0.rewrite.cluster", id="a-rewrite-of-nothing"),
+        pytest.param("clusters: {}", "{clusters: {}, versions: {kv/etcd: {1: safe}}}", "versions", id="no-standing"),
         pytest.param("title", "titel", "titel", id="unknown key"),
         pytest.param("title: Small\n", "", "title", id="missing key"),
         pytest.param("  - sweep: true", "  []", "steps", id="no steps"),
