@@ -36,7 +36,10 @@ API = {
     "clusters/{subscription}/{resourceGroup}/{name}/resume": "POST",
     "clusters/{subscription}/{resourceGroup}/{name}/reencrypted": "POST",
     "keys/{vault}/{name}/rotate": "POST",
+    "keys": "GET",
+    "keys/{vault}/{name}": "GET",
     "rotations": "GET",
+    "activity": "GET",
     "exemptions": "GET",
     "enforcement": "GET",
     "enforcement/pause": "POST",
@@ -148,7 +151,7 @@ async def start_run(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("runs/{id}", methods=["GET"])
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """Show a run and how far it is."""
-    return await _answer(lambda: bootstrap.views().run(req.route_params["id"]))
+    return await _answer(lambda: bootstrap.views().run(req.route_params["id"], req.params))
 
 
 @app.route("clusters", methods=["GET"])
@@ -197,7 +200,7 @@ async def confirm_rewrite(req: func.HttpRequest) -> func.HttpResponse:
 async def rotate_key(req: func.HttpRequest) -> func.HttpResponse:
     """Make a new version of a key, unless a legacy cluster would fall behind by two."""
     from shared.events import RotateOrder
-    from shared.views import rotation_view
+    from shared.keyviews import rotation_view
 
     async def rotate() -> Any:
         order = RotateOrder.decode(req.get_body())
@@ -207,10 +210,30 @@ async def rotate_key(req: func.HttpRequest) -> func.HttpResponse:
     return await _answer(rotate)
 
 
+@app.route("keys", methods=["GET"])
+async def list_keys(req: func.HttpRequest) -> func.HttpResponse:
+    """List the keys: who uses each, how its versions stand, and what is wrong with it."""
+    return await _answer(lambda: bootstrap.key_views().all(req.params))
+
+
+@app.route("keys/{vault}/{name}", methods=["GET"])
+async def get_key(req: func.HttpRequest) -> func.HttpResponse:
+    """Show one key: which cluster still needs which version, and what each has used."""
+    vault, name, now = req.route_params["vault"], req.route_params["name"], datetime.now(UTC)
+    return await _answer(lambda: bootstrap.key_views().one(vault, name, req.params, now=now))
+
+
 @app.route("rotations", methods=["GET"])
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
-    return await _answer(lambda: bootstrap.views().rotations(req.params))
+    return await _answer(lambda: bootstrap.key_views().rotations(req.params))
+
+
+@app.route("activity", methods=["GET"])
+async def list_activity(req: func.HttpRequest) -> func.HttpResponse:
+    """List what happened: decisions, writes, rotations, failures, and who or what asked."""
+    now = datetime.now(UTC)
+    return await _answer(lambda: bootstrap.views().activity(req.params, now=now))
 
 
 @app.route("exemptions", methods=["GET"])
@@ -307,7 +330,7 @@ async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any]
         event_id = event.id
         request = parse(event)
     except Malformed as error:
-        await _note_malformed(event_id, error)
+        await _note_malformed("event", event_id, error)
         return
     if request is None:
         log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
@@ -315,13 +338,13 @@ async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any]
     await ask(request)
 
 
-async def _note_malformed(event_id: str, error: Exception) -> None:
-    """Record what came in and could not be read, by its id and the reason."""
+async def _note_malformed(what: str, name: str, error: Exception) -> None:
+    """Record an event or a message that could not be read, by its id and the reason."""
     from shared.records import Activity
 
-    log.warning("%s is malformed: %s", event_id or "what has no id", error)
-    said = {"detail": str(error)}
-    await bootstrap.ledger().note(Activity("events", event_id or uuid4().hex, datetime.now(UTC), "malformed", said))
+    log.warning("%s %s is malformed: %s", what, name or "without an id", error)
+    said = {"askedBy": f"{what}:{name}", "detail": str(error)}
+    await bootstrap.ledger().note(Activity("events", name or uuid4().hex, datetime.now(UTC), "malformed", said))
 
 
 async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
@@ -338,7 +361,7 @@ async def _give_up(message: func.QueueMessage, give_up: Callable[[bytes], Awaita
     try:
         await give_up(message.get_body())
     except Malformed as error:
-        await _note_malformed(message.id or "", error)
+        await _note_malformed("message", message.id or "", error)
 
 
 async def _answer(ask: Callable[[], Awaitable[Any]], *, status: int = 200) -> func.HttpResponse:

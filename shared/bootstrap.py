@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shared.keydata import KeyData
     from shared.keyledger import KeyLedger
     from shared.keyvault import KeyVault
+    from shared.keyviews import KeyViews
     from shared.ledger import Ledger
     from shared.notices import Notices
     from shared.pauses import Pauses
@@ -128,7 +129,15 @@ def views() -> Views:
     """Answers questions."""
     from shared.views import Views
 
-    return Views(ledger(), key_ledger())
+    return Views(ledger())
+
+
+@cache
+def key_views() -> KeyViews:
+    """Answers questions about keys."""
+    from shared.keyviews import KeyViews
+
+    return KeyViews(key_ledger())
 
 
 @cache
@@ -308,7 +317,7 @@ def _opened[T](closable: T) -> T:
 
 
 _BUILT = (
-    *(settings, policy, reconciler, inspector, rotator, sweeper, views),
+    *(settings, policy, reconciler, inspector, rotator, sweeper, views, key_views),
     *(
         aks,
         keyvault,

@@ -30,8 +30,8 @@ from shared.ledger import Ledger
 from shared.policy import Keys, PolicyInForce
 from shared.queues import Queues
 from shared.recorder import Recorder
-from shared.records import Activity, KnownKey, Rotation, detected
-from shared.rotation import Adoption, How, KeyUser, expected, picture
+from shared.records import Activity, KnownKey, Rotation, detected, summary_of
+from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +199,12 @@ class Inspector:
         now: datetime,
     ) -> None:
         """Look at the key besides its versions: what is wrong with it, and which clusters that would stop."""
-        facts = await self._facts(known, users, adoptions, now)
-        seen = replace(known, last_run=request.run or known.last_run)
+        if known.vault_id is None and not known.rotations and not users:
+            return
+        standings = picture(users, adoptions, known.versions, now)
+        facts = await self._facts(known, users, standings, now)
+        summary = summary_of(known.versions, users, standings)
+        seen = replace(known, last_run=request.run or known.last_run, summary=summary)
         if facts is not None:
             found = findings(
                 concerns(facts, self._asked, now),
@@ -237,7 +241,7 @@ class Inspector:
         return replace(finding, told=await self.recorder.tell_of_finding(known, finding))
 
     async def _facts(
-        self, known: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption], now: datetime
+        self, known: KnownKey, users: Sequence[KeyUser], standings: Mapping[str, Sequence[Need]], now: datetime
     ) -> KeyFacts | None:
         """Gather what can be known of a key; None where the app may not look."""
         if known.vault_id is None:
@@ -250,13 +254,12 @@ class Inspector:
             return None
         shown = key.rotation_policy if key is not None else None
         policy = shown or await self.keydata.rotation_policy(known.key, now=now) or known.rotation_policy
-        versions = known.versions
         return KeyFacts(
             key,
             vault,
-            versions,
+            known.versions,
             users,
-            picture(users, adoptions, versions, now),
+            standings,
             rotation_policy=policy,
             access=await self._access(vault, known, users, now) if vault is not None else {},
             announced=await self.announcements.reach(known.vault_id) if vault is not None else None,

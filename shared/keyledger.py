@@ -1,11 +1,12 @@
 """Table Storage: what is remembered of keys: their versions, who uses them, and which version each user took up.
 
 A key's versions, adoptions and state lie in one partition, its users in another: whatever is asked of a key reads two.
+A partition of its own lists all keys, each with what the last look at it came to, so that a list costs one read a page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -19,12 +20,13 @@ from pydantic import TypeAdapter
 from shared.calls import translated
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import LostRace
-from shared.keyhealth import Finding
+from shared.keyhealth import SHOWN, Finding
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
-from shared.records import Detection, KnownKey, Rotation, RotationClaim
+from shared.records import Detection, KeySummary, KnownKey, Rotation, RotationClaim
 from shared.rotation import Adoption, How, KeyUser
 from shared.tables import (
     MOST_AT_ONCE,
+    PROPERTY_LIMIT,
     Operation,
     Page,
     Row,
@@ -34,18 +36,26 @@ from shared.tables import (
     guarded,
     key_partition,
     only_if,
+    read_token,
     to_json,
     user_row,
     vault_partition,
+    write_token,
 )
 
 _KEY_ROW = "k"
 _REFUSED_ROW = "refused"
+_ALL_KEYS = "keys"
+_READ, _MOST_READS = 500, 10
 _ROTATION_POLICY = TypeAdapter(RotationPolicy)
+_SUMMARY = TypeAdapter(KeySummary)
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _REPLACE = {"mode": UpdateMode.REPLACE}
-_MOST_FINDINGS = 15
-"""As many as a property holds, each with its clusters."""
+_NAMED = (SHOWN, 3, 1, 0)
+"""So many clusters each finding names, the first of these that lets all findings fit into one property."""
+
+_MOST_FINDINGS = 200
+"""So many fit without naming anybody. Those that stop somebody come first."""
 
 
 class KeyLedger:
@@ -166,18 +176,7 @@ class KeyLedger:
         rotations = tuple(_rotation(row) for row in rows if row["RowKey"].startswith("v|"))
         if head is None:
             return KnownKey(key, rotations=rotations)
-        findings, policy = head.get("findings"), head.get("rotationPolicy")
-        return KnownKey(
-            key,
-            VaultId.parse(head["vaultId"]),
-            rotations,
-            findings=from_json(_FINDINGS, findings or None) or (),
-            rotation_policy=from_json(_ROTATION_POLICY, policy or None),
-            looked_at=head.get("lookedAt"),
-            last_run=head.get("lastRun"),
-            claim=_claim(head),
-            etag=etag_of(head),
-        )
+        return _known(key, head, rotations)
 
     async def claim_rotation(self, known: KnownKey, claim: RotationClaim | None) -> None:
         """Remember that a key is about to be rotated, or with None that nothing comes of it.
@@ -211,20 +210,25 @@ class KeyLedger:
     async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
         """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
         row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
-        with translated(writing=True), suppress(ResourceExistsError):
-            await self._tables["rotations"].create_entity(row)
+        with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
 
     async def remember_key_state(self, known: KnownKey) -> None:
-        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it."""
-        row = {
-            "PartitionKey": key_partition(known.key),
-            "RowKey": _KEY_ROW,
-            "findings": to_json(_FINDINGS, known.findings[:_MOST_FINDINGS]),
+        """Remember what was seen of a key besides its versions, and list it among all keys.
+
+        The list comes first: a look that died in between is taken up again as long as the key's own row lacks its run.
+        """
+        said = {
+            "findings": _findings(known.findings),
             "rotationPolicy": to_json(_ROTATION_POLICY, known.rotation_policy) or "",
+            "summary": to_json(_SUMMARY, known.summary) or "",
             "lookedAt": known.looked_at,
-            "lastRun": known.last_run,
         }
+        vault = {"vaultId": str(known.vault_id)} if known.vault_id is not None else {}
+        listed = {"PartitionKey": _ALL_KEYS, "RowKey": key_partition(known.key), **vault, **said}
+        row = {"PartitionKey": key_partition(known.key), "RowKey": _KEY_ROW, **said, "lastRun": known.last_run}
         with translated(writing=True):
+            await self._tables["rotations"].upsert_entity(guarded(listed), mode=UpdateMode.REPLACE)
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def changed(self, rotations: Iterable[Rotation]) -> None:
@@ -239,10 +243,31 @@ class KeyLedger:
         rows = self._tables.query("rotations", where, a=f"{vault.name}|", b=f"{vault.name}|~", k=_KEY_ROW)
         return [KeyId(*row["PartitionKey"].split("|")) async for row in rows]
 
-    async def page(self, *, top: int, after: str | None) -> Page[KeyId]:
-        """Read one page of the keys that are known."""
-        page = await self._tables.page("rotations", "RowKey eq @k", {"k": _KEY_ROW}, top=top, after=after)
-        return Page(tuple(KeyId(*row["PartitionKey"].split("|")) for row in page.items), page.continuation)
+    async def keys_page(
+        self, *, vault: str | None, keep: Callable[[KnownKey], bool] | None = None, top: int, after: str | None
+    ) -> Page[KnownKey]:
+        """Read one page of the keys, of all vaults or of one, by their names; only those that `keep` keeps.
+
+        So much of the table is read for it and no more: where few keys are kept, a page may be short, or empty, and
+        still not be the last one.
+        """
+        token = read_token(after, "after") if after is not None else {}
+        last, end = token.get("after", ""), "~"
+        if vault is not None:
+            last, end = max(last, vault_partition(vault)), f"{vault_partition(vault)}~"
+        found: list[KnownKey] = []
+        size = top + 1 if keep is None else _READ
+        for _ in range(_MOST_READS):
+            where = "PartitionKey eq @p and RowKey gt @a and RowKey lt @b"
+            rows = await self._tables.first("rotations", where, {"p": _ALL_KEYS, "a": last, "b": end}, top=size)
+            known = [_known(KeyId(*row["RowKey"].split("|")), row) for row in rows]
+            found += known if keep is None else filter(keep, known)
+            if len(found) > top:
+                return Page(tuple(found[:top]), write_token(after=key_partition(found[top - 1].key)))
+            if len(rows) < size:
+                return Page(tuple(found), None)
+            last = key_partition(known[-1].key)
+        return Page(tuple(found), write_token(after=last))
 
     async def refused_at(self, vault: str) -> datetime | None:
         """Return when a vault last refused to let the app in; None if it never did."""
@@ -269,13 +294,66 @@ class KeyLedger:
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
 
-    async def rotations_page(self, key: KeyId | None, *, top: int, after: str | None) -> Page[Rotation]:
-        """Read one page of the rotations, of all keys or of one."""
-        where, names = "RowKey ge @a and RowKey lt @b", {"a": "v|", "b": "v|~"}
-        if key is not None:
-            where, names = f"PartitionKey eq @p and {where}", {"p": key_partition(key)} | names
-        page = await self._tables.page("rotations", where, names, top=top, after=after)
-        return Page(tuple(map(_rotation, page.items)), page.continuation)
+    async def rotations_page(
+        self,
+        key: KeyId | None,
+        *,
+        top: int,
+        after: str | None,
+        how: Detection | None = None,
+        since: datetime | None = None,
+        untold: bool | None = None,
+    ) -> Page[Rotation]:
+        """Read one page of the rotations, of all keys or of one: by how they were detected, from when on.
+
+        `untold` picks those whose key's users were not all told yet, or were: a table can't be asked for what a row
+        lacks, so such a page may be short, or empty, and still not be the last one.
+        """
+        where, names = ["RowKey ge @a", "RowKey lt @b"], {"a": "v|", "b": "v|~"} | _given(p=key and key_partition(key))
+        names |= _given(h=how and str(how), s=since)
+        where += [part for name, part in _ROTATION_FILTERS.items() if name in names]
+        found: list[Rotation] = []
+        for _ in range(_MOST_READS):
+            page = await self._tables.page("rotations", " and ".join(where), names, top=top - len(found), after=after)
+            read = map(_rotation, page.items)
+            found += [one for one in read if untold is None or untold is (one.fanned_out_at is None)]
+            after = page.continuation
+            if after is None or len(found) == top:
+                break
+        return Page(tuple(found), after)
+
+
+_ROTATION_FILTERS = {"p": "PartitionKey eq @p", "h": "how eq @h", "s": "detectedAt ge @s"}
+
+
+def _findings(found: Sequence[Finding]) -> str:
+    """Findings as a property's text: rather fewer clusters of each than fewer findings."""
+    kept = tuple(found[:_MOST_FINDINGS])
+    texts = [
+        _FINDINGS.dump_json(tuple(replace(one, clusters=one.clusters[:named]) for one in kept)) for named in _NAMED
+    ]
+    return next(text for text in texts if len(text) <= PROPERTY_LIMIT).decode()
+
+
+def _given(**names: Any) -> dict[str, Any]:
+    return {name: value for name, value in names.items() if value is not None}
+
+
+def _known(key: KeyId, row: Row, rotations: tuple[Rotation, ...] = ()) -> KnownKey:
+    """What a key's own row says, or its row among all keys. A key that could not be looked at yet has no vault."""
+    findings, policy, summary = (row.get(name) or None for name in ("findings", "rotationPolicy", "summary"))
+    return KnownKey(
+        key,
+        VaultId.parse(row["vaultId"]) if "vaultId" in row else None,
+        rotations,
+        findings=from_json(_FINDINGS, findings) or (),
+        rotation_policy=from_json(_ROTATION_POLICY, policy),
+        looked_at=row.get("lookedAt"),
+        last_run=row.get("lastRun"),
+        summary=from_json(_SUMMARY, summary),
+        claim=_claim(row),
+        etag=etag_of(row),
+    )
 
 
 def _rotation_keys(rotation: Rotation) -> dict[str, Any]:

@@ -7,11 +7,13 @@ code is missing in some answers.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 from zlib import crc32
@@ -61,6 +63,7 @@ LEASE = timedelta(minutes=15)
 
 _ATTEMPTS = 8
 _EPOCH_END = 9_999_999_999_999
+_BUCKETS = 16
 _SLOTS = "limits"
 _STATE = "state"
 _LAST, _SWEEP_ROW = "last", "sweep"
@@ -275,20 +278,61 @@ class Ledger:
 
     async def note(self, activity: Activity) -> None:
         """Write one line of the record; written again, it adds what is new to the same line."""
-        row = {
-            "PartitionKey": _subject_partition(activity.subject),
-            "RowKey": f"{_EPOCH_END - int(activity.at.timestamp() * 1000):013d}|{activity.id}",
-            "at": activity.at,
-            "kind": activity.kind,
-            **activity.said,
-        }
-        with translated(writing=True):
-            await self._tables["activity"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
+        moment = _inverted(activity.at)
+        row = guarded(
+            {
+                "PartitionKey": _subject_partition(activity.subject),
+                "RowKey": f"{moment}|{activity.id}",
+                "at": activity.at,
+                "kind": activity.kind,
+                **activity.said,
+            }
+        )
+        await asyncio.gather(*(self._write_line(one) for one in (row, _copy_by_day(row, activity, moment))))
 
-    async def activity_page(self, subject: ClusterId | KeyId, *, top: int, after: str | None) -> Page[Row]:
-        """Read one page of what happened to a cluster or a key, the newest first."""
-        names = {"p": _subject_partition(subject)}
-        return await self._tables.page("activity", "PartitionKey eq @p", names, top=top, after=after)
+    async def _write_line(self, row: Row) -> None:
+        with translated(writing=True):
+            await self._tables["activity"].upsert_entity(row, mode=UpdateMode.MERGE)
+
+    async def activity_page(
+        self,
+        subject: ClusterId | KeyId,
+        *,
+        top: int,
+        after: str | None,
+        kind: str | None = None,
+        day: date | None = None,
+    ) -> Page[Row]:
+        """Read one page of what happened to a cluster or a key, the newest first: of one kind, of one day."""
+        where, names = ["PartitionKey eq @p"], {"p": _subject_partition(subject)}
+        if kind is not None:
+            where, names = [*where, "kind eq @k"], names | {"k": kind}
+        if day is not None:
+            begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            end = begin + timedelta(days=1) - timedelta(milliseconds=1)
+            # a row's name goes on after its moment: whatever begins with the day's first moment is before the `~`
+            where = [*where, "RowKey ge @a", "RowKey lt @b"]
+            names |= {"a": _inverted(end), "b": f"{_inverted(begin)}~"}
+        return await self._tables.page("activity", " and ".join(where), names, top=top, after=after)
+
+    async def activity_of_day(self, day: date, *, kind: str | None, top: int, after: str) -> Page[Row]:
+        """Read one page of what happened on a day (UTC) to anything, the newest first, after the line of this name.
+
+        The continuation is the name of the page's last line: names stand in one order over all buckets, and what is
+        written meanwhile moves none, so no line is lost or comes twice.
+        """
+        where, names = "PartitionKey eq @p and RowKey gt @a", {"a": after} | ({"k": kind} if kind else {})
+        if kind:
+            where = f"{where} and kind eq @k"
+        found = await asyncio.gather(
+            *(
+                self._tables.first("activity", where, {"p": _day_partition(day, bucket)} | names, top=top + 1)
+                for bucket in range(_BUCKETS)
+            )
+        )
+        lines = sorted(chain.from_iterable(found), key=lambda row: str(row["RowKey"]))
+        page = tuple(lines[:top])
+        return Page(page, str(page[-1]["RowKey"]) if len(lines) > top else None)
 
     async def start_run(self, run: Run) -> None:
         """Remember a run and how many shards it has. Started again, it stays as it is."""
@@ -356,6 +400,32 @@ class Ledger:
 
 def _slot_row(scope: str, number: int) -> str:
     return f"{scope}|{number:03d}"
+
+
+def _inverted(moment: datetime) -> str:
+    """A moment as it begins a row's name: the later, the smaller."""
+    return f"{_EPOCH_END - (moment - EPOCH) // timedelta(milliseconds=1):013d}"
+
+
+def _day_partition(day: date, bucket: int) -> str:
+    return f"day|{day.isoformat()}|{bucket:02d}"
+
+
+def _copy_by_day(row: Row, activity: Activity, moment: str) -> Row:
+    """The same line among all lines of its day. One bucket a day would be too narrow for all that write to it."""
+    subject = row["PartitionKey"]
+    name = f"{moment}|{subject}|{activity.id}"
+    bucket = crc32(name.encode()) % _BUCKETS
+    day = activity.at.astimezone(UTC).date()
+    return {**row, "PartitionKey": _day_partition(day, bucket), "RowKey": name, "subject": subject}
+
+
+def subject_of_line(row: Row) -> ClusterId | KeyId | None:
+    """Return what a line among those of its day is about; None if about neither a cluster nor a key."""
+    kind, *parts = str(row["subject"]).split("|")
+    if kind == "cluster":
+        return ClusterId(*parts)
+    return KeyId(*parts) if kind == "key" else None
 
 
 def _subject_partition(subject: ClusterId | KeyId | str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from shared.clusters import Cluster, ClusterId, Encryption
+from shared.clusters import Cluster, ClusterId, Encryption, KeyManagement
 from shared.decisions import (
     BLOCKING,
     CONTEST,
@@ -27,7 +28,7 @@ from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
 from shared.reasons import Action, Fix, Reason, Subject, fix
 from shared.rights import missing_rights
-from shared.rotation import in_order
+from shared.rotation import KeyUser, Need, Standing, in_order, standing
 
 _OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
 
@@ -376,9 +377,39 @@ class Rotation:
 
     @property
     def latency(self) -> timedelta | None:
-        """How long after its creation the version was detected; None where Azure does not tell of its creation."""
+        """How long after its creation the version was detected; None where Azure does not tell of its creation.
+
+        None for a baseline too: nobody could have detected it any sooner.
+        """
         created = self.version.created
-        return max(self.detected_at - created, timedelta()) if created is not None else None
+        if created is None or self.how is Detection.BASELINE:
+            return None
+        return max(self.detected_at - created, timedelta())
+
+
+@dataclass(frozen=True, slots=True)
+class KeySummary:
+    """What a key came to at the last look: its versions, who uses it now, and how the versions stand with its users.
+
+    `users` counts clusters by their key management, `standings` versions; what there is none of is left out.
+    """
+
+    versions: int = 0
+    newest: KeyVersion | None = None
+    users: Mapping[KeyManagement, int] = field(default_factory=dict)
+    standings: Mapping[Standing, int] = field(default_factory=dict)
+
+
+def summary_of(
+    versions: Sequence[KeyVersion], users: Iterable[KeyUser], found: Mapping[str, Sequence[Need]]
+) -> KeySummary:
+    """Sum up a key: its versions from the oldest to the newest, its users, and how each version stands with them."""
+    return KeySummary(
+        len(versions),
+        versions[-1] if versions else None,
+        dict(Counter(user.key_management for user in users if user.ended_at is None)),
+        dict(Counter(standing(found.get(one.version, ())) for one in versions)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +427,8 @@ class KnownKey:
     """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
 
     `vault_id` is None until it was first seen; `rotation_policy` is None where nobody tells. `last_run` is the sweep
-    that looked at it last. `etag` is the version of its own row; None where it has none.
+    that looked at it last. In a list of keys `rotations` are left out: there `summary` stands for them. `etag` is the
+    version of its own row; None where it has none.
     """
 
     key: KeyId
@@ -406,6 +438,7 @@ class KnownKey:
     rotation_policy: RotationPolicy | None = None
     looked_at: datetime | None = None
     last_run: str | None = None
+    summary: KeySummary | None = None
     claim: RotationClaim | None = None
     etag: str | None = field(default=None, compare=False)
 

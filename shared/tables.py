@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from azure.core import MatchConditions
-from azure.core.exceptions import ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.data.tables import TableTransactionError, TransactionOperation
 from azure.data.tables.aio import TableClient, TableServiceClient
 from pydantic import TypeAdapter
@@ -28,8 +29,13 @@ TABLES = ("clusters", "keyusers", "rotations", "activity", "runs", "enforcement"
 MOST_AT_ONCE = 100
 """Rows of one transaction. Source: Table Storage docs, performing-entity-group-transactions."""
 
+MOST_ON_A_PAGE = 1000
+"""Rows of one answer. Source: Table Storage docs, query-timeout-and-pagination."""
+
 PROPERTY_LIMIT = 32_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_TOKEN = 2000
+_FOREIGN = "not a continuation token of this listing"
 
 Row = Mapping[str, Any]
 Operation = tuple[TransactionOperation, Row] | tuple[TransactionOperation, Row, Row]
@@ -76,37 +82,61 @@ class Tables:
                 return False
         return True
 
-    async def query(self, table: str, where: str, **names: Any) -> AsyncIterator[Row]:
+    async def query(
+        self, table: str, where: str, *, results_per_page: int | None = None, **names: Any
+    ) -> AsyncGenerator[Row]:
         """Read the rows that fit a filter, page after page."""
+        size: dict[str, Any] = {"results_per_page": results_per_page} if results_per_page is not None else {}
         with translated():
-            async for row in self._tables[table].query_entities(where, parameters=names):
+            async for row in self._tables[table].query_entities(where, parameters=names, **size):
                 yield row
+
+    async def first(self, table: str, where: str, names: dict[str, Any], *, top: int) -> list[Row]:
+        """Read the first rows that fit a filter, in the order of their keys; no more than these come over the wire."""
+        async with aclosing(self.query(table, where, **names, results_per_page=min(top, MOST_ON_A_PAGE))) as rows:
+            found: list[Row] = []
+            async for row in rows:
+                found.append(row)
+                if len(found) == top:
+                    break
+        return found
 
     async def page(self, table: str, where: str, names: dict[str, Any], *, top: int, after: str | None) -> Page[Row]:
         """Read one page of the rows that fit a filter."""
+        token = read_token(after, "PartitionKey", "RowKey") if after is not None else None
         found = self._tables[table].query_entities(where, parameters=names, results_per_page=top)
-        pages = found.by_page(continuation_token=_token(after))  # type: ignore[arg-type]  # a dict, whatever it says
+        pages = found.by_page(continuation_token=token)  # type: ignore[arg-type]  # a dict, whatever it says
         with translated():
             try:
                 rows = [row async for row in await anext(pages)]
             except StopAsyncIteration:
                 return Page((), None)
-        return Page(tuple(rows), _opaque(getattr(pages, "continuation_token", None)))
+            except HttpResponseError as error:
+                if token is None or error.status_code != 400:
+                    raise
+                raise Malformed(_FOREIGN) from error
+        following = getattr(pages, "continuation_token", None)
+        return Page(tuple(rows), write_token(**following) if following else None)
 
 
-def _opaque(token: Mapping[str, str] | None) -> str | None:
-    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode() if token else None
+def write_token(**where: str) -> str:
+    """Return the continuation token that says where a listing goes on: opaque, and safe in a URL."""
+    return base64.urlsafe_b64encode(json.dumps(where).encode()).decode()
 
 
-def _token(text: str | None) -> dict[str, str] | None:
-    """Read a continuation token that a caller gives back; it only says where a listing goes on."""
-    if text is None:
-        return None
+def read_token(text: str, *names: str) -> dict[str, str]:
+    """Read a continuation token that a caller gives back; Malformed if it is none, or of another listing."""
+    if len(text) > _LONGEST_TOKEN:
+        raise Malformed(_FOREIGN)
     try:
         token = json.loads(base64.urlsafe_b64decode(text))
-        return {name: str(token[name]) for name in ("PartitionKey", "RowKey")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise Malformed("not a continuation token of this listing") from error
+    except (ValueError, RecursionError) as error:
+        raise Malformed(_FOREIGN) from error
+    if not isinstance(token, dict) or set(token) != set(names):
+        raise Malformed(_FOREIGN)
+    if not all(isinstance(one, str) and one.isprintable() for one in token.values()):
+        raise Malformed(_FOREIGN)
+    return token
 
 
 def only_if(etag: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +15,17 @@ from typing import Any
 from shared.clusters import ClusterId, parse_subscription
 from shared.decisions import Change
 from shared.errors import EnforcerError, Malformed
-from shared.keyledger import KeyLedger
-from shared.keys import KeyId, KeyReference
-from shared.ledger import Ledger
+from shared.keys import KeyId
+from shared.ledger import Ledger, subject_of_line
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
-from shared.records import Claim, Enforcement, Record, Rotation, Run, Shard
+from shared.questions import Json, Query, day, day_of, key, kind, only, told, top
+from shared.records import Claim, Enforcement, Record, Run, Shard
+from shared.tables import read_token, write_token
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
-
-_TOP, _MOST = 100, 1000
+_RUN_ID = re.compile(r"[a-z]+-[0-9A-Za-z]{1,40}")
 _PATIENCE = 5
 """So many seconds may storage take to answer a health call: who asks may not want to wait longer."""
 
@@ -35,49 +35,71 @@ class Views:
     """Answers questions about what the ledger holds. Malformed if a question can't be read."""
 
     ledger: Ledger
-    keys: KeyLedger
 
-    async def clusters(self, query: Mapping[str, str]) -> Json:
+    async def clusters(self, query: Query) -> Json:
         """The clusters, page by page. `subscription`, `top`, `continuation`."""
-        _known(query, "subscription", "top", "continuation")
+        only(query, "subscription", "top", "continuation")
         subscription = parse_subscription(query["subscription"]) if "subscription" in query else None
-        page = await self.ledger.clusters_page(subscription, top=_top(query), after=query.get("continuation"))
+        page = await self.ledger.clusters_page(subscription, top=top(query), after=query.get("continuation"))
         return {"clusters": [cluster_view(record) for record in page.items], "continuation": page.continuation}
 
-    async def cluster(self, cluster_id: ClusterId, query: Mapping[str, str]) -> Json | None:
+    async def cluster(self, cluster_id: ClusterId, query: Query) -> Json | None:
         """One cluster with the change of every path and what happened to it, the newest first; None if not known."""
-        _known(query, "top", "continuation")
+        only(query, "top", "continuation")
         record = await self.ledger.cluster(cluster_id)
         if record is None:
             return None
-        page = await self.ledger.activity_page(cluster_id, top=_top(query), after=query.get("continuation"))
+        page = await self.ledger.activity_page(cluster_id, top=top(query), after=query.get("continuation"))
         return cluster_view(record) | {
             "paths": paths(record),
             "history": list(map(_line, page.items)),
             "continuation": page.continuation,
         }
 
-    async def rotations(self, query: Mapping[str, str]) -> Json:
-        """The rotations, page by page. `key` (its URL), `top`, `continuation`."""
-        _known(query, "key", "top", "continuation")
-        key = KeyReference.parse(query["key"]).key if "key" in query else None
-        page = await self.keys.rotations_page(key, top=_top(query), after=query.get("continuation"))
-        return {"rotations": [_rotation(rotation) for rotation in page.items], "continuation": page.continuation}
+    async def activity(self, query: Query, *, now: datetime) -> Json:
+        """What happened, the newest first, page by page: to everything on one day, or to one cluster or key ever.
 
-    async def run(self, run_id: str) -> Json | None:
-        """One run and how far it is; None if there is no such run."""
-        found = await self.ledger.run(run_id)
+        `day` (UTC; without `cluster` and `key` it is today, or the day that a continuation goes on with), `kind`,
+        `cluster` (its resource id), `key` (its URL), `top`, `continuation`.
+        """
+        only(query, "day", "kind", "cluster", "key", "top", "continuation")
+        if "cluster" in query and "key" in query:
+            raise Malformed("ask for a cluster or for a key, not for both")
+        about = ClusterId.parse(query["cluster"]) if "cluster" in query else key(query)
+        if about is None:
+            return await self._activity_of_day(query, now)
+        after = query.get("continuation")
+        page = await self.ledger.activity_page(about, top=top(query), after=after, kind=kind(query), day=day(query))
+        lines = [activity_view(row, about) for row in page.items]
+        return {"day": query.get("day"), "activity": lines, "continuation": page.continuation}
+
+    async def _activity_of_day(self, query: Query, now: datetime) -> Json:
+        token = read_token(query["continuation"], "day", "after") if "continuation" in query else None
+        asked = day(query) or (day_of(token["day"]) if token else now.date())
+        if token is not None and token["day"] != asked.isoformat():
+            raise Malformed(f"this continuation goes on with the day {token['day']}")
+        page = await self.ledger.activity_of_day(
+            asked, kind=kind(query), top=top(query), after=token["after"] if token else ""
+        )
+        more = write_token(day=asked.isoformat(), after=page.continuation) if page.continuation else None
+        lines = [activity_view(row, subject_of_line(row)) for row in page.items]
+        return {"day": asked.isoformat(), "activity": lines, "continuation": more}
+
+    async def run(self, run_id: str, query: Query) -> Json | None:
+        """One run and how far it is; None if there is no such run. No parameters."""
+        only(query)
+        found = await self.ledger.run(run_id) if _RUN_ID.fullmatch(run_id) else None
         return run_view(*found) if found is not None else None
 
-    async def exemptions(self, policy: PolicyInForce, query: Mapping[str, str], *, now: datetime) -> Json:
+    async def exemptions(self, policy: PolicyInForce, query: Query, *, now: datetime) -> Json:
         """The exemptions of the policy, and what each matched at the last sweep that is done. No parameters."""
-        _known(query)
+        only(query)
         sweep = await self.ledger.last_sweep()
         return exemptions_view(policy, sweep, now=now)
 
-    async def enforcement(self, query: Mapping[str, str]) -> Json:
+    async def enforcement(self, query: Query) -> Json:
         """Whether enforcement is paused, by whom and why, and which updates failed since the last success."""
-        _known(query)
+        only(query)
         return enforcement_view(await self.ledger.enforcement())
 
     async def health(self, policy: PolicyInForce) -> Json:
@@ -109,13 +131,13 @@ def cluster_view(record: Record) -> Json:
         "detail": record.detail,
         "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
         "change": _change(record),
-        "decidedAt": _time(record.decided_at),
+        "decidedAt": told(record.decided_at),
         "update": _update(record.claim) if record.claim else None,
-        "waitingSince": _time(record.waiting.since) if record.waiting else None,
-        "lookAgainAt": _time(record.waiting.look_again_at) if record.waiting else None,
-        "enforcedAt": _time(record.enforced_at),
-        "setBackAt": [_time(moment) for moment in record.set_back],
-        "closedAt": _time(record.closed_at),
+        "waitingSince": told(record.waiting.since) if record.waiting else None,
+        "lookAgainAt": told(record.waiting.look_again_at) if record.waiting else None,
+        "enforcedAt": told(record.enforced_at),
+        "setBackAt": [told(moment) for moment in record.set_back],
+        "closedAt": told(record.closed_at),
     }
 
 
@@ -128,11 +150,11 @@ def run_view(run: Run, shards: tuple[Shard, ...] = ()) -> Json:
     return {
         "id": run.id,
         "askedBy": run.asked_by,
-        "startedAt": _time(run.started_at),
+        "startedAt": told(run.started_at),
         "mode": run.mode,
         "scope": dict(run.scope),
         "status": "done" if done else "running",
-        "finishedAt": _time(_end(run, shards)) if done else None,
+        "finishedAt": told(_end(run, shards)) if done else None,
         "shards": {"total": run.shards, "done": len(shards)},
         "clusters": sum(shard.clusters for shard in shards),
         "enqueued": sum(shard.enqueued for shard in shards),
@@ -149,7 +171,7 @@ def exemptions_view(policy: PolicyInForce, sweep: tuple[Run, tuple[Shard, ...]] 
     shards = sweep[1] if sweep is not None else ()
     document = policy.policy
     return {
-        "asOf": _time(_end(*sweep)) if sweep is not None else None,
+        "asOf": told(_end(*sweep)) if sweep is not None else None,
         "exemptions": [_exemption(one, shards, now) for one in document.exemptions] if document else [],
         "optOutTag": {"tag": document.opt_out_tag} | _matched(OPT_OUT, shards) if document else None,
         "policyFaults": list(policy.faults),
@@ -194,10 +216,10 @@ def enforcement_view(state: Enforcement) -> Json:
     """Whether enforcement is paused, and the updates that failed in a row."""
     return {
         "paused": state.paused,
-        "since": _time(state.paused_since),
+        "since": told(state.paused_since),
         "by": state.paused_by,
         "why": state.why,
-        "failures": [{"cluster": str(failure.cluster), "at": _time(failure.at)} for failure in state.failures],
+        "failures": [{"cluster": str(failure.cluster), "at": told(failure.at)} for failure in state.failures],
     }
 
 
@@ -216,19 +238,14 @@ def health_view(policy: PolicyInForce, enforcement: Enforcement | None) -> Json:
 
 
 def _pause(state: Enforcement) -> Json:
-    since = _time(state.paused_since)
+    since = told(state.paused_since)
     return {"paused": state.paused, "since": since, "by": state.paused_by, "failures": len(state.failures)}
 
 
 def rewrite_view(cluster: ClusterId, by: str | None, at: datetime, keys: Sequence[KeyId]) -> Json:
     """A confirmed rewrite: who says so, since when it counts, and for which keys."""
     named = [{"vault": key.vault, "key": key.name} for key in keys]
-    return {"cluster": str(cluster), "rewrittenBy": by, "rewrittenAt": _time(at), "keys": named}
-
-
-def rotation_view(rotation: Rotation) -> Json:
-    """One version of one key, as `GET /api/rotations` shows it."""
-    return _rotation(rotation)
+    return {"cluster": str(cluster), "rewrittenBy": by, "rewrittenAt": told(at), "keys": named}
 
 
 def problem(status: int, title: str, detail: str) -> Json:
@@ -271,53 +288,30 @@ def _flat(view: Mapping[str, Any], prefix: str = "") -> Json:
     return {path: value for path, value in flat.items() if value is not None}
 
 
+def activity_view(row: Mapping[str, Any], about: ClusterId | KeyId | None) -> Json:
+    """One line of activity: when, what kind, about what, and who or what asked; then what a line of its kind says."""
+    return {
+        "at": None,
+        "kind": None,
+        "cluster": str(about) if isinstance(about, ClusterId) else None,
+        "vault": about.vault if isinstance(about, KeyId) else None,
+        "key": about.name if isinstance(about, KeyId) else None,
+        "askedBy": None,
+    } | _line(row)
+
+
 def _line(row: Mapping[str, Any]) -> Json:
-    """One line of activity; what is JSON in the table is JSON here."""
-    said = {name: value for name, value in row.items() if name not in {"PartitionKey", "RowKey"}}
+    """What a line of activity says; what is JSON in the table is JSON here."""
+    said = {name: value for name, value in row.items() if name not in {"PartitionKey", "RowKey", "subject"}}
     for name in {"before", "after", "preparation"} & said.keys():
         said[name] = json.loads(said[name])
-    return {name: _time(value) if isinstance(value, datetime) else value for name, value in said.items()}
+    return {name: told(value) if isinstance(value, datetime) else value for name, value in said.items()}
 
 
 def _update(claim: Claim) -> Json:
     return {
         "id": claim.intent,
         "askedBy": claim.asked_by,
-        "claimedAt": _time(claim.claimed_at),
-        "acceptedAt": _time(claim.accepted_at),
+        "claimedAt": told(claim.claimed_at),
+        "acceptedAt": told(claim.accepted_at),
     }
-
-
-def _rotation(rotation: Rotation) -> Json:
-    version = rotation.version
-    return {
-        "vault": rotation.key.vault,
-        "key": rotation.key.name,
-        "version": version.version,
-        "how": rotation.how,
-        "detectedAt": _time(rotation.detected_at),
-        "eventId": rotation.event_id,
-        "fannedOutAt": _time(rotation.fanned_out_at),
-        "enabled": version.enabled,
-        "created": _time(version.created),
-        "notBefore": _time(version.not_before),
-        "expires": _time(version.expires),
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
-
-
-def _known(query: Mapping[str, str], *names: str) -> None:
-    unknown = sorted(set(query) - {*names, "code"})
-    if unknown:
-        taken = f"this list takes {', '.join(names)}" if names else "there is none here"
-        raise Malformed(f"unknown parameter {unknown[0][:100]!r}: {taken}")
-
-
-def _top(query: Mapping[str, str]) -> int:
-    text = query.get("top", str(_TOP))
-    if not text.isdecimal() or len(text) > len(str(_MOST)) or not 1 <= int(text) <= _MOST:
-        raise Malformed(f"top must be a whole number, 1 to {_MOST}")
-    return int(text)

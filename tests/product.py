@@ -107,8 +107,9 @@ class Product:
         return record
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a table."""
-        return [dict(row) async for row in self.tables.get_table_client(table).list_entities()]
+        """All rows of a table, but for the copies by day: each line of activity once."""
+        rows = [dict(row) async for row in self.tables.get_table_client(table).list_entities()]
+        return [row for row in rows if not row["PartitionKey"].startswith("day|")]
 
     async def writes_noted(self) -> list[dict[str, Any]]:
         """The lines of activity that stand for writes."""

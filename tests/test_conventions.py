@@ -60,7 +60,7 @@ def imported(file: Path) -> Iterator[str]:
 LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
-    {"reconciler", "inspector", "rotator", "sweeper", "views"},
+    {"reconciler", "inspector", "rotator", "sweeper", "views", "keyviews"},
     {"recorder", "pauses", "surveyor", "preparer", "usage"},
     {"keydata"},
     {
@@ -78,7 +78,7 @@ LAYERS: list[set[str]] = [
     {"tables"},
     {"calls", "settings"},
     {"records"},
-    {"decisions", "events"},
+    {"decisions", "events", "questions"},
     {"preparations", "keyhealth"},
     {"prerequisites", "rotation"},
     {"policy", "reasons"},
@@ -102,6 +102,7 @@ CORE = {
     "decisions",
     "records",
     "events",
+    "questions",
 }
 SPEAKS_TO_AZURE = {
     *(
@@ -443,7 +444,7 @@ ALLOWED = {
     "keyvault": {"begin_create_or_update", "update", "create_if_not_exist"},
     "identities": {"create_or_update"},
     "access": {"create"},
-    "vaultdoor": set[str](),
+    "vaultdoor": {"rotate_key"},
 }
 """What each adapter writes. A new word here is a new thing that the app does to somebody's subscription."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from shared.decisions import Change, Refusal, Waiting
 from shared.errors import LostRace, Malformed, Unavailable
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId, KeyVersion
-from shared.ledger import Ledger
+from shared.ledger import Ledger, subject_of_line
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
@@ -215,12 +215,139 @@ async def test_what_table_storage_could_not_hold_never_reaches_it(ledger: Ledger
         await ledger.note(Activity(CLUSTER, "1", NOW, "write", {"text": "x" * 33_000}))
 
 
-async def test_one_line_of_activity_written_twice_is_one_line(app: Product) -> None:
-    await app.ledger.note(Activity(CLUSTER, "1", NOW, "write", {"before": "x"}))
-    await app.ledger.note(Activity(CLUSTER, "1", NOW, "write", {"outcome": "done"}))
+async def test_one_line_of_activity_written_twice_is_one_line(app: Product, ledger: Ledger) -> None:
+    await ledger.note(Activity(CLUSTER, "1", NOW, "write", {"before": "x"}))
+    await ledger.note(Activity(CLUSTER, "1", NOW, "write", {"outcome": "done"}))
 
     (line,) = await app.rows("activity")
+    (copy,) = (await ledger.activity_of_day(NOW.date(), kind=None, top=10, after="")).items
     assert (line["before"], line["outcome"]) == ("x", "done")
+    assert (copy["before"], copy["outcome"]) == ("x", "done")
+
+
+# what happened
+
+KEY = KeyId("kv-kms", "etcd")
+MIDNIGHT = NOW.replace(hour=0)
+DAY = timedelta(days=1)
+
+
+async def happen(ledger: Ledger) -> list[str]:
+    """Sixty lines of one day about clusters, a key and enforcement, some at the same moment; and some of other days.
+
+    Returns the ids of the day's lines in the order in which they are to be listed.
+    """
+    subjects = (CLUSTER, KEY, ClusterId(SUBSCRIPTION, "rg-apps", "aks-2"), "enforcement")
+    lines = [
+        Activity(
+            subjects[n % 4], f"{n:02d}", MIDNIGHT + (n // 2) * timedelta(minutes=5), KINDS[n % 3], {"askedBy": "a"}
+        )
+        for n in range(60)
+    ]
+    around = [
+        Activity(CLUSTER, "before", MIDNIGHT - timedelta(microseconds=1), "decision", {}),
+        Activity(CLUSTER, "after", MIDNIGHT + DAY, "decision", {}),
+        Activity(CLUSTER, "last", MIDNIGHT + DAY - timedelta(microseconds=1), "decision", {}),
+    ]
+    await asyncio.gather(*map(ledger.note, [*lines, *around]))
+    partitions = {CLUSTER: 0, subjects[2]: 1, "enforcement": 2, KEY: 3}
+    lines.sort(key=lambda line: (-line.at.timestamp(), partitions[line.subject]))
+    return ["last", *(line.id for line in lines)]
+
+
+KINDS = ("decision", "write", "found")
+
+
+async def day_s_lines(ledger: Ledger, *, size: int, kind: str | None = None) -> list[str]:
+    """The ids of a day's lines, page by page."""
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = await ledger.activity_of_day(NOW.date(), kind=kind, top=size, after=after)
+        assert len(page.items) <= size
+        found += [row["RowKey"].rpartition("|")[2] for row in page.items]
+        after = page.continuation
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 61, 62, 1000])
+async def test_a_day_s_lines_are_listed_newest_first_and_no_page_loses_or_doubles_one(
+    ledger: Ledger, size: int
+) -> None:
+    expected = await happen(ledger)
+
+    assert await day_s_lines(ledger, size=size) == expected
+
+
+@pytest.mark.parametrize("size", [3, 100])
+async def test_a_day_s_lines_of_one_kind_are_picked_out(ledger: Ledger, size: int) -> None:
+    written = {f"{n:02d}" for n in range(60) if KINDS[n % 3] == "write"}
+    expected = [line for line in await happen(ledger) if line in written]
+
+    assert await day_s_lines(ledger, size=size, kind="write") == expected
+    assert await day_s_lines(ledger, size=size, kind="nothing") == []
+
+
+async def test_what_happens_between_two_pages_neither_moves_nor_repeats_a_line(ledger: Ledger) -> None:
+    expected = await happen(ledger)
+    first = await ledger.activity_of_day(NOW.date(), kind=None, top=20, after="")
+    await ledger.note(Activity(CLUSTER, "late", MIDNIGHT + DAY - timedelta(microseconds=1), "decision", {}))
+    await ledger.note(Activity(KEY, "again", MIDNIGHT + DAY - timedelta(microseconds=1), "decision", {}))
+
+    second = await ledger.activity_of_day(NOW.date(), kind=None, top=100, after=first.continuation or "")
+
+    seen = [row["RowKey"].rpartition("|")[2] for page in (first, second) for row in page.items]
+    assert seen == expected
+
+
+async def test_a_day_s_lines_lie_in_many_buckets_and_say_what_they_are_about(app: Product, ledger: Ledger) -> None:
+    await happen(ledger)
+    table = app.tables.get_table_client("activity")
+    copies = [row async for row in table.list_entities() if row["PartitionKey"].startswith(f"day|{NOW.date()}|")]
+
+    assert len({row["PartitionKey"] for row in copies}) > 10
+    assert {subject_of_line(row) for row in copies} == {
+        CLUSTER,
+        ClusterId(SUBSCRIPTION, "rg-apps", "aks-2"),
+        KEY,
+        None,
+    }
+
+
+async def test_two_lines_of_one_id_at_one_moment_are_two(ledger: Ledger) -> None:
+    for subject in (CLUSTER, KEY):
+        await ledger.note(Activity(subject, "1", NOW, "decision", {}))
+
+    assert await day_s_lines(ledger, size=10) == ["1", "1"]
+
+
+async def test_what_happened_to_one_cluster_can_be_of_one_day_and_one_kind(ledger: Ledger) -> None:
+    await happen(ledger)
+
+    async def listed(**asked: Any) -> list[str]:
+        page = await ledger.activity_page(CLUSTER, top=100, after=None, **asked)
+        assert page.continuation is None
+        return [row["RowKey"].rpartition("|")[2] for row in page.items]
+
+    own = [f"{n:02d}" for n in range(56, -1, -4)]
+    assert await listed() == ["after", "last", *own, "before"]
+    assert await listed(day=NOW.date()) == ["last", *own]
+    assert await listed(day=NOW.date() + DAY) == ["after"]
+    assert await listed(day=NOW.date() - DAY) == ["before"]
+    assert await listed(day=NOW.date(), kind="write") == [line for line in own if int(line) % 3 == 1]
+
+
+async def test_pages_of_what_happened_to_one_cluster_follow_each_other(ledger: Ledger) -> None:
+    await happen(ledger)
+    seen, after = [], None
+    while True:
+        page = await ledger.activity_page(CLUSTER, top=4, after=after, day=NOW.date(), kind="decision")
+        seen += [row["RowKey"].rpartition("|")[2] for row in page.items]
+        after = page.continuation
+        if after is None:
+            break
+
+    assert seen == ["last", *(f"{n:02d}" for n in range(56, -1, -4) if n % 3 == 0)]
 
 
 async def test_storage_that_is_away_is_unavailable(account: Account, azure: Azure) -> None:  # noqa: ARG001  tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, cast
 
 import pytest
@@ -13,12 +13,11 @@ from shared.clusters import ClusterId, IdentityKind
 from shared.decisions import Facts, decide
 from shared.errors import Malformed, Unavailable
 from shared.events import Scope
-from shared.keyledger import KeyLedger
 from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.reasons import Action, Reason
 from shared.records import Enforcement, FailedUpdate, Matched, Record, Run, Shard
-from shared.tables import Page
+from shared.tables import Page, Row, write_token
 from shared.views import Views, health_view, paths, problem, run_view
 from tests.builders import (
     CLUSTER_ID,
@@ -39,7 +38,6 @@ from tests.builders import (
     policy,
     prerequisites,
     record,
-    rotation,
     vault,
     waiting,
 )
@@ -61,7 +59,9 @@ class Shelf:
         continuation: str | None = None,
         clusters: tuple[Record, ...] = (),
         sweep: tuple[Run, tuple[Shard, ...]] | None = None,
+        lines: tuple[Row, ...] = (),
     ) -> None:
+        self._lines = lines
         self.asked: list[tuple[Any, ...]] = []
         self._enforcement = enforcement
         self._continuation = continuation
@@ -75,9 +75,13 @@ class Shelf:
         self.asked.append((subscription, top, after))
         return Page(self._clusters, self._continuation)
 
-    async def rotations_page(self, key: Any, *, top: int, after: str | None) -> Page[Any]:
-        self.asked.append((key and str(key), top, after))
-        return Page((rotation(),), self._continuation)
+    async def activity_page(self, subject: Any, **asked: Any) -> Page[Row]:
+        self.asked.append((str(subject), *asked.values()))
+        return Page(self._lines, self._continuation)
+
+    async def activity_of_day(self, day: date, **asked: Any) -> Page[Row]:
+        self.asked.append((str(day), *asked.values()))
+        return Page(self._lines, self._continuation)
 
     async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
         return (RUN, (SHARD,)) if run_id == RUN.id else None
@@ -89,7 +93,7 @@ class Shelf:
 
 
 def views(shelf: Shelf) -> Views:
-    return Views(cast("Ledger", shelf), cast("KeyLedger", shelf))
+    return Views(cast("Ledger", shelf))
 
 
 # runs
@@ -142,8 +146,22 @@ def test_a_run_over_nothing_is_done_when_it_starts() -> None:
 
 
 async def test_a_run_that_nobody_started_is_none() -> None:
-    assert await views(Shelf()).run("run-2") is None
-    assert await views(Shelf()).run("run-1") == run_view(RUN, (SHARD,))
+    assert await views(Shelf()).run("run-2", {}) is None
+    assert await views(Shelf()).run("run-1", {"code": "secret"}) == run_view(RUN, (SHARD,))
+
+
+@pytest.mark.parametrize("name", ["", "run-", "run-1/2", "run-1?", "run-1\n", "run-é", "run-" + "1" * 41, "x" * 10_000])
+async def test_what_is_no_run_s_id_is_never_looked_for(name: str) -> None:
+    class Nobody(Shelf):
+        async def run(self, run_id: str) -> tuple[Run, tuple[Shard, ...]] | None:
+            raise AssertionError(run_id)
+
+    assert await views(Nobody()).run(name, {}) is None
+
+
+async def test_a_run_takes_no_parameters() -> None:
+    with pytest.raises(Malformed, match="unknown parameter 'top': there is none here"):
+        await views(Shelf()).run("run-1", {"top": "1"})
 
 
 # health and problems
@@ -436,30 +454,122 @@ async def test_a_cluster_shows_how_to_mend_what_is_reported() -> None:
     assert view["fix"]["command"].startswith("az aks start ")
 
 
-# rotations
+# what happened
+
+WRITTEN = {
+    "PartitionKey": "day|2026-03-02|07",
+    "RowKey": "1|cluster|x|intent-1",
+    "subject": f"cluster|{SUBSCRIPTION}|rg-apps|aks-1",
+    "at": NOW,
+    "kind": "write",
+    "askedBy": "event:1",
+    "before": '{"infrastructure":false}',
+    "after": '{"infrastructure":true}',
+    "endedAt": NOW + MINUTE,
+}
+FOUND = {
+    "PartitionKey": "day|2026-03-02|08",
+    "RowKey": "2|key|x|1",
+    "subject": "key|kv-kms|etcd",
+    "at": NOW,
+    "kind": "found",
+    "askedBy": "timer",
+    "reason": "key-disabled",
+}
+PAUSED = {"PartitionKey": "day|x", "RowKey": "3", "subject": "enforcement", "at": NOW, "kind": "paused"}
 
 
-async def test_a_rotation_shows_which_version_how_and_when() -> None:
-    listing = await views(Shelf()).rotations({})
+async def test_a_line_says_when_what_about_what_and_who_asked() -> None:
+    listing = await views(Shelf(lines=(WRITTEN, FOUND, PAUSED))).activity({}, now=NOW)
 
     assert json.loads(json.dumps(listing)) == {
-        "rotations": [
+        "day": "2026-03-02",
+        "activity": [
             {
+                "at": "2026-03-02T09:00:00Z",
+                "kind": "write",
+                "cluster": str(CLUSTER_ID),
+                "vault": None,
+                "key": None,
+                "askedBy": "event:1",
+                "before": {"infrastructure": False},
+                "after": {"infrastructure": True},
+                "endedAt": "2026-03-02T09:01:00Z",
+            },
+            {
+                "at": "2026-03-02T09:00:00Z",
+                "kind": "found",
+                "cluster": None,
                 "vault": "kv-kms",
                 "key": "etcd",
-                "version": VERSION,
-                "how": "event",
-                "detectedAt": "2026-03-02T09:00:00Z",
-                "eventId": "event-1",
-                "fannedOutAt": None,
-                "enabled": True,
-                "created": "2026-03-02T09:00:00Z",
-                "notBefore": None,
-                "expires": None,
-            }
+                "askedBy": "timer",
+                "reason": "key-disabled",
+            },
+            {
+                "at": "2026-03-02T09:00:00Z",
+                "kind": "paused",
+                "cluster": None,
+                "vault": None,
+                "key": None,
+                "askedBy": None,
+            },
         ],
         "continuation": None,
     }
+
+
+async def test_what_happened_to_one_thing_is_asked_for_by_its_name_and_is_of_all_days() -> None:
+    shelf = Shelf(lines=({name: value for name, value in FOUND.items() if name != "subject"},), continuation="more")
+    query = {"kind": "found", "day": "2026-03-01", "top": "7", "continuation": "from"}
+
+    about_key = await views(shelf).activity({"key": f"{KEY_URL}/{VERSION}"}, now=NOW)
+    await views(shelf).activity({"cluster": str(CLUSTER_ID).upper()} | query, now=NOW)
+
+    assert (about_key["day"], about_key["continuation"]) == (None, "more")
+    assert (about_key["activity"][0]["vault"], about_key["activity"][0]["key"]) == ("kv-kms", "etcd")
+    assert shelf.asked == [
+        ("kv-kms/etcd", 100, None, None, None),
+        (str(CLUSTER_ID), 7, "from", "found", date(2026, 3, 1)),
+    ]
+
+
+async def test_without_a_day_it_is_today_and_goes_on_with_the_day_that_it_began_with() -> None:
+    shelf = Shelf(continuation="3|x|y")
+
+    first = await views(shelf).activity({}, now=NOW)
+    await views(shelf).activity({"continuation": first["continuation"]}, now=NOW + timedelta(days=1))
+    await views(shelf).activity({"day": "2026-03-02", "continuation": first["continuation"]}, now=NOW)
+
+    assert shelf.asked == [
+        ("2026-03-02", None, 100, ""),
+        ("2026-03-02", None, 100, "3|x|y"),
+        ("2026-03-02", None, 100, "3|x|y"),
+    ]
+
+
+OF_ANOTHER_DAY = write_token(day="2026-03-01", after="3|x|y")
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        pytest.param({"colour": "red"}, "unknown parameter 'colour'", id="unknown"),
+        pytest.param({"day": "today"}, "day must be a day in UTC", id="day"),
+        pytest.param({"kind": "No Kind"}, "kind must be a word", id="kind"),
+        pytest.param({"cluster": "aks-1"}, "not the resource id of a managed cluster", id="cluster"),
+        pytest.param({"key": "etcd"}, "not a key of a vault", id="key"),
+        pytest.param({"key": KEY_URL, "cluster": str(CLUSTER_ID)}, "not for both", id="both"),
+        pytest.param({"top": "0"}, "top must be", id="top"),
+        pytest.param({"continuation": "!"}, "not a continuation token", id="token"),
+        pytest.param({"continuation": write_token(after="x")}, "not a continuation token", id="another-s-token"),
+        pytest.param({"continuation": write_token(day="x", after="x")}, "day must be a day", id="a-token-of-no-day"),
+        pytest.param({"day": "2026-03-02", "continuation": OF_ANOTHER_DAY}, "goes on with the day", id="other-day"),
+        pytest.param({"cluster": "x" * 10_000}, "cluster has more than", id="long"),
+    ],
+)
+async def test_what_happened_is_asked_for_strictly(query: dict[str, str], hint: str) -> None:
+    with pytest.raises(Malformed, match=hint):
+        await views(Shelf()).activity(query, now=NOW)
 
 
 # questions
@@ -477,10 +587,9 @@ async def test_a_listing_says_where_it_goes_on() -> None:
 async def test_a_listing_without_a_question_is_the_first_page_of_everything() -> None:
     shelf = Shelf()
 
-    await views(shelf).clusters({})
-    await views(shelf).rotations({"code": "the-key-of-the-function", "key": f"{KEY_URL}/{VERSION}"})
+    await views(shelf).clusters({"code": "the-key-of-the-function"})
 
-    assert shelf.asked == [(None, 100, None), ("kv-kms/etcd", 100, None)]
+    assert shelf.asked == [(None, 100, None)]
 
 
 @pytest.mark.parametrize(
@@ -491,7 +600,7 @@ async def test_a_listing_without_a_question_is_the_first_page_of_everything() ->
         pytest.param({"top": "-1"}, "top must be", id="negative"),
         pytest.param({"top": "ten"}, "top must be", id="text"),
         pytest.param({"top": ""}, "top must be", id="empty"),
-        pytest.param({"top": "9" * 5000}, "top must be", id="more-digits-than-python-reads"),
+        pytest.param({"top": "9" * 5000}, "top has more than 2000", id="more-digits-than-python-reads"),
         pytest.param({"limit": "7"}, "unknown parameter 'limit'", id="unknown"),
     ],
 )
@@ -499,7 +608,7 @@ async def test_a_question_that_can_not_be_read_says_what_to_change(query: dict[s
     with pytest.raises(Malformed, match=hint):
         await views(Shelf()).clusters(query)
     with pytest.raises(Malformed, match=hint):
-        await views(Shelf()).rotations(query)
+        await views(Shelf()).activity(query, now=NOW)
 
 
 async def test_a_listing_takes_only_its_own_parameters() -> None:
@@ -507,10 +616,6 @@ async def test_a_listing_takes_only_its_own_parameters() -> None:
         await views(Shelf()).clusters({"subscription": "production"})
     with pytest.raises(Malformed, match="unknown parameter 'key'"):
         await views(Shelf()).clusters({"key": KEY_URL})
-    with pytest.raises(Malformed, match="not a key"):
-        await views(Shelf()).rotations({"key": "etcd"})
-    with pytest.raises(Malformed, match="unknown parameter 'subscription'"):
-        await views(Shelf()).rotations({"subscription": SUBSCRIPTION})
 
 
 @pytest.mark.parametrize("top", [1, 1000])
