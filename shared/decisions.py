@@ -16,6 +16,7 @@ from shared.policy import OWN, Assignment, Mode, NetworkAccess, Preparing, Targe
 from shared.preparations import Preparation, preparation_for
 from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
 from shared.reasons import Action, Reason, Subject
+from shared.rights import CODES
 
 OLDEST_KUBERNETES = (1, 33, 0)
 """The new experience's first version. Source: AKS docs, kms-data-encryption."""
@@ -284,7 +285,7 @@ def was_refused(facts: Facts, _assignment: Assignment, now: datetime) -> Decisio
 PERMISSION_CODE = "AzureKeyVaultKmsValidateIdentityPermissionCustomerError"
 """Azure's word for: the identity may not encrypt and decrypt, or the vault can't be asked."""
 
-BLOCKING = frozenset({Reason.BLOCKED, Reason.FEATURE_NOT_REGISTERED, Reason.ACCESS_REFUSED})
+BLOCKING = frozenset({Reason.NOT_PERMITTED, Reason.BLOCKED, Reason.FEATURE_NOT_REGISTERED, Reason.ACCESS_REFUSED})
 BLOCKED_FOR = timedelta(minutes=55)
 """A refused write rests until the next hourly sweep."""
 
@@ -437,6 +438,8 @@ def reason_of(refused: Refused) -> Reason:
     """Tell from Azure's refusal of a write what it is about. The exact text for a missing feature is unconfirmed."""
     if "KMSPMKPreview".lower() in f"{refused.code} {refused.text}".lower():
         return Reason.FEATURE_NOT_REGISTERED
+    if refused.code in CODES:
+        return Reason.NOT_PERMITTED
     return Reason.ACCESS_REFUSED if refused.code == PERMISSION_CODE else Reason.BLOCKED
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from shared.clusters import ClusterId
 from shared.keys import VaultId
+from shared.rights import Right
 
 
 class Action(StrEnum):
@@ -169,6 +170,8 @@ class Reason(StrEnum):
     """Azure refuses the update because the cluster changed or is being changed meanwhile."""
     CONTESTED = "contested"
     """Somebody set the cluster back twice within a day after the app had enforced it."""
+    NOT_PERMITTED = "not-permitted"
+    """Azure refused the update because the app's identity lacks a right, on the thing or on what it refers to."""
     BLOCKED = "blocked"
     """Azure refused the update; another try gives the same answer until something is changed."""
     WAITED_TOO_LONG = "waited-too-long"
@@ -187,7 +190,10 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a reason is about: the cluster, or a key; where a target asks for a key, its vault and who needs it."""
+    """What a reason is about: the cluster, or a key; where a target asks for a key, its vault and who needs it.
+
+    `rights` are those that Azure says the app lacks.
+    """
 
     cluster: ClusterId | None = None
     vault: VaultId | None = None
@@ -195,6 +201,7 @@ class Subject:
     principal: str | None = None
     identity: str | None = None
     version: str | None = None
+    rights: tuple[Right, ...] = ()
 
 
 def fix(reason: Reason, subject: Subject) -> Fix | None:
@@ -213,9 +220,19 @@ def fix(reason: Reason, subject: Subject) -> Fix | None:
         "version": subject.version or "VERSION",
         "principal": subject.principal or "PRINCIPAL_ID",
         "identity": subject.identity or "IDENTITY_ID",
+        "rights": _listed(subject.rights) or "the right that Azure's answer names",
     }
     quoted = {name: shlex.quote(value) for name, value in names.items()}
     return Fix(template.text.format(**names), template.command and template.command.format(**quoted))
+
+
+_RIGHTS_SHOWN = 3
+
+
+def _listed(rights: tuple[Right, ...]) -> str:
+    shown = [f"{right.action} on {right.scope}" for right in rights[:_RIGHTS_SHOWN]]
+    more = [f"{len(rights) - _RIGHTS_SHOWN} more that Azure's answer names"] if len(rights) > _RIGHTS_SHOWN else []
+    return ", and ".join(shown + more)
 
 
 _AKS = "az aks {verb} --subscription {{subscription}} --resource-group {{group}} --name {{name}}"
@@ -355,7 +372,10 @@ _FIXES = {
         "Find out what sets the cluster back, a pipeline for example, then let the app go on:"
         " POST /api/clusters/{subscription}/{group}/{name}/resume."
     ),
-    Reason.BLOCKED: Fix("Mend what Azure's answer names: a lock, a policy, a permission."),
+    Reason.NOT_PERMITTED: Fix(
+        "Give the app's identity {rights}. The page on security says which switch of the templates does that."
+    ),
+    Reason.BLOCKED: Fix("Mend what Azure's answer names: a lock, a policy, a setting."),
     Reason.WAITED_TOO_LONG: Fix(
         "What stood in the way, the second reason, did not pass by itself: find out why.",
         _AKS.format(verb="operation show-latest"),

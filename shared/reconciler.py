@@ -33,6 +33,7 @@ from shared.decisions import (
     decide,
     is_propagating,
     reason_of,
+    subject_of,
     under_way,
     vault_of,
     within_deadline,
@@ -62,6 +63,7 @@ from shared.records import (
     settlement_of_change,
     settlement_of_preparation,
 )
+from shared.rights import CODES, missing_rights
 from shared.surveyor import Surveyor
 from shared.usage import Usage
 
@@ -299,8 +301,10 @@ class Reconciler:
                 record, after = replace(settled, waiting=earlier), self.look_again * _PROPAGATION_STEPS
                 return await self._wait(Reason.PROPAGATING, record, record, request, now=now, after=after)
             refusal = _refusal(reason_of(error), error, record, cluster.etag or "", now)
-            record = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
-            return await self._report(refusal.reason, record, request, now=now, detail=str(error))
+            settled = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
+            record = replace(settled, change=None)  # as the looks to come will say it: what was asked is in the line
+            subject = subject_of(cluster, self.policy.assignment(cluster, now))
+            return await self._report(refusal.reason, record, request, now=now, detail=str(error), subject=subject)
         except (Conflict, Unavailable, Unreadable) as error:
             log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
             return record
@@ -312,7 +316,12 @@ class Reconciler:
     async def _send(self, cluster: Cluster, change: Change | Preparation) -> str | None:
         if isinstance(change, Change):
             return await self.aks.put(cluster, change)
-        await self.preparer.prepare(change)
+        try:
+            await self.preparer.prepare(change)
+        except Unreadable as error:
+            if error.code not in CODES:
+                raise
+            raise Refused(error.code, error.text) from error  # what may not be read before is not written
         return None
 
     async def _refusal_after(
@@ -345,13 +354,19 @@ class Reconciler:
         return await self.recorder.record(record, gone, asked_by=request.asked_by, now=now)
 
     async def _report(
-        self, reason: Reason, record: Record, request: ClusterRequest, *, now: datetime, detail: str | None = None
+        self,
+        reason: Reason,
+        record: Record,
+        request: ClusterRequest,
+        *,
+        now: datetime,
+        detail: str | None = None,
+        subject: Subject | None = None,
     ) -> Record:
-        """Report something that is known without the cluster's document."""
+        """Report something that is known without another look; `subject` is what its fix speaks of."""
         decision = Decision(Action.REPORT, (reason,), record.change)
-        decided = replace(
-            record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, Subject(record.cluster_id))
-        )
+        about = replace(subject or Subject(record.cluster_id), rights=missing_rights(detail or ""))
+        decided = replace(record.after_deciding(decision, now=now, detail=detail), fix=fix(reason, about))
         return await self.recorder.record(record, decided, asked_by=request.asked_by, now=now)
 
     async def _wait(

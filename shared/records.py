@@ -27,6 +27,7 @@ from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
 from shared.reasons import Action, Fix, Reason, Subject, fix
+from shared.rights import missing_rights
 from shared.rotation import KeyUser, Need, Standing, in_order, standing
 
 _OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
@@ -265,7 +266,7 @@ class Record:
             decided = replace(decided, set_back=self.set_back_by(now))
         if decision.action is Action.NOTHING and notice_of(decided) is None:
             decided = replace(decided, announced=None)  # what went wrong is over: if it comes back, it is told again
-        subject = subject_of(cluster, assignment)
+        subject = replace(subject_of(cluster, assignment), rights=missing_rights(decided.detail or ""))
         return replace(decided, fix=next(filter(None, (fix(reason, subject) for reason in decision.reasons)), None))
 
     def _detail(self, assignment: Assignment, decision: Decision) -> str | None:
@@ -577,6 +578,7 @@ class Notice:
 _BLOCKED = frozenset(
     {
         Reason.CONTESTED,
+        Reason.NOT_PERMITTED,
         Reason.BLOCKED,
         Reason.FEATURE_NOT_REGISTERED,
         Reason.FAILED,

@@ -91,6 +91,8 @@ class Sweeper:
         A pause that could not be told is told here.
         """
         swept = self.subscriptions or tuple(await self.aks.subscriptions())
+        if not swept:
+            log.warning("the app can read no subscription, so nothing is swept")
         strangers = sorted(scope.named_subscriptions - set(swept))
         if strangers:
             raise Malformed(f"subscription {strangers[0]} is not one that this app sweeps: see SUBSCRIPTIONS")

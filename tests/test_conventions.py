@@ -83,7 +83,7 @@ LAYERS: list[set[str]] = [
     {"prerequisites", "rotation"},
     {"policy", "reasons"},
     {"clusters"},
-    {"keys"},
+    {"keys", "rights"},
     {"errors"},
 ]
 """From the outside in. A room imports from the layers below its own, never from its own or one above."""
@@ -91,6 +91,7 @@ LAYERS: list[set[str]] = [
 CORE = {
     "errors",
     "keys",
+    "rights",
     "clusters",
     "policy",
     "reasons",

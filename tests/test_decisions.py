@@ -40,6 +40,7 @@ from shared.keys import Access, Grant, VaultId, VaultNetwork
 from shared.policy import OWN, Assignment, Mode, PolicyInForce, Target
 from shared.prerequisites import access_obstacle, obstacle
 from shared.reasons import Action, Reason, Subject, fix
+from shared.rights import Right
 from tests.builders import (
     CLUSTER_ID,
     CMK,
@@ -369,6 +370,8 @@ CONFLICT_DEADLINE = DEADLINES[Reason.CONFLICT]
         pytest.param(Reason.BLOCKED, BLOCKED_FOR, ETAG, None, id="blocked-exactly-at"),
         pytest.param(Reason.BLOCKED, BLOCKED_FOR + SECOND, ETAG, None, id="blocked-just-after"),
         pytest.param(Reason.BLOCKED, -SECOND, ETAG, Reason.BLOCKED, id="blocked-by-a-clock-that-is-ahead"),
+        pytest.param(Reason.NOT_PERMITTED, timedelta(), ETAG, Reason.NOT_PERMITTED, id="not-permitted-now"),
+        pytest.param(Reason.NOT_PERMITTED, BLOCKED_FOR, ETAG, None, id="not-permitted-exactly-at"),
         pytest.param(Reason.BLOCKED, timedelta(), OTHER_ETAG, None, id="blocked-in-another-state"),
         pytest.param(Reason.CONFLICT, timedelta(), ETAG, None, id="conflict-now"),
         pytest.param(Reason.CONFLICT, CONFLICT_DEADLINE - SECOND, ETAG, None, id="conflict-just-before"),
@@ -767,6 +770,9 @@ def test_a_change_is_in_a_cluster_that_shows_all_of_it(change: Change, said: dic
         pytest.param("KMSPMKPreview", "no", Reason.FEATURE_NOT_REGISTERED, id="in-the-code"),
         pytest.param("FeatureNotRegistered", "OtherPreview is not registered", Reason.BLOCKED, id="another-feature"),
         pytest.param("RequestDisallowedByPolicy", "a policy says no", Reason.BLOCKED, id="a-policy"),
+        pytest.param("AuthorizationFailed", "no", Reason.NOT_PERMITTED, id="a-right"),
+        pytest.param("LinkedAuthorizationFailed", "no", Reason.NOT_PERMITTED, id="a-right-on-what-is-linked"),
+        pytest.param("AuthorizationFailedToo", "no", Reason.BLOCKED, id="another-code"),
         pytest.param("", "", Reason.BLOCKED, id="nothing-said"),
     ],
 )
@@ -1075,6 +1081,26 @@ def test_a_fix_names_what_it_is_about_in_its_command(reason: Reason, command: st
 
     assert mended is not None
     assert mended.command == command
+
+
+RIGHTS = tuple(Right("Microsoft.KeyVault/vaults/write", f"{VAULT_ID}{number}") for number in range(5))
+
+
+@pytest.mark.parametrize(
+    ("rights", "words"),
+    [
+        pytest.param((), "Give the app's identity the right that Azure's answer names.", id="none-named"),
+        pytest.param(RIGHTS[:1], f"identity {RIGHTS[0].action} on {RIGHTS[0].scope}. The page", id="one"),
+        pytest.param(RIGHTS[:2], f"{RIGHTS[0].scope}, and {RIGHTS[1].action} on {RIGHTS[1].scope}. The", id="two"),
+        pytest.param(RIGHTS, f"{RIGHTS[2].scope}, and 2 more that Azure's answer names. The page", id="many"),
+    ],
+)
+def test_a_fix_names_the_rights_that_are_missing(rights: tuple[Right, ...], words: str) -> None:
+    mended = fix(Reason.NOT_PERMITTED, Subject(CLUSTER_ID, rights=rights))
+
+    assert mended is not None
+    assert words in mended.text
+    assert mended.command is None
 
 
 NOBODY_MENDS = {

@@ -554,7 +554,7 @@ async def test_a_soft_deleted_key_that_the_app_can_not_see_blocks_and_is_not_bro
 
 
 @EACH_STEP
-async def test_a_step_that_the_app_may_not_make_blocks_rests_and_goes_on_once_it_may(
+async def test_a_step_that_the_app_may_not_make_is_reported_rests_and_goes_on_once_it_may(
     azure: Azure, account: Account, step: Step
 ) -> None:
     cluster, policy = lacking(step, azure)
@@ -563,11 +563,13 @@ async def test_a_step_that_the_app_may_not_make_blocks_rests_and_goes_on_once_it
     async with product(account, policy) as app:
         walk = Walk(app, azure)
         record = await walk.look(cluster)
-        blocked = record if record.reasons == (Reason.BLOCKED,) else await walk.until(Reason.BLOCKED, cluster)
-        assert blocked.action is Action.REPORT
-        assert "AuthorizationFailed" in (blocked.detail or "")
-        assert step.right.lower() in (blocked.detail or "").lower()
-        assert "/subscriptions/" in (blocked.detail or "")
+        refused = record
+        if record.reasons[0] is not Reason.NOT_PERMITTED:
+            refused = await walk.until(Reason.NOT_PERMITTED, cluster)
+        assert refused.action is Action.REPORT
+        assert "AuthorizationFailed" in (refused.detail or "")
+        assert refused.fix is not None
+        assert f"{step.right} on /subscriptions/".lower() in refused.fix.text.lower()
         assert (await app.preparations_noted())[-1]["outcome"] == "refused"
         assert (await app.preparations_noted())[-1]["code"] == "AuthorizationFailed"
         await walk.assert_nothing_is_held(cluster)
@@ -671,10 +673,10 @@ async def test_a_settlement_that_azure_throttles_waits_and_keeps_its_claim(walk:
 
 
 class Blind(Preparer):
-    """What a step needs to read before it writes can't be read."""
+    """What a step needs to read before it writes is out of sight, which may pass."""
 
     async def prepare(self, preparation: Preparation) -> None:  # noqa: ARG002  it fails whatever it is to make
-        raise Unreadable("AuthorizationFailed", "no")
+        raise Unreadable("SubscriptionNotFound", "no")
 
 
 async def test_a_step_that_can_not_read_before_it_writes_keeps_its_claim_and_is_tried_again(

@@ -307,17 +307,17 @@ SCOPE = f"{TOPIC}/resourceGroups/rg-apps/providers/Microsoft.ContainerService/ma
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
+    ("status", "code", "reason"),
     [
-        pytest.param(409, "ScopeLocked", id="locked"),
-        pytest.param(403, "AuthorizationFailed", id="no-right"),
-        pytest.param(403, "LinkedAuthorizationFailed", id="no-right-on-what-is-linked"),
-        pytest.param(403, "RequestDisallowedByPolicy", id="policy"),
-        pytest.param(400, "BadRequest", id="other-400"),
+        pytest.param(409, "ScopeLocked", Reason.BLOCKED, id="locked"),
+        pytest.param(403, "AuthorizationFailed", Reason.NOT_PERMITTED, id="no-right"),
+        pytest.param(403, "LinkedAuthorizationFailed", Reason.NOT_PERMITTED, id="no-right-on-what-is-linked"),
+        pytest.param(403, "RequestDisallowedByPolicy", Reason.BLOCKED, id="policy"),
+        pytest.param(400, "BadRequest", Reason.BLOCKED, id="other-400"),
     ],
 )
-async def test_a_clear_no_is_blocked_with_all_that_azure_says_and_tried_again_when_due_or_changed(
-    rooms: Product, azure: Azure, status: int, code: str
+async def test_a_clear_no_is_reported_with_all_that_azure_says_and_tried_again_when_due_or_changed(
+    rooms: Product, azure: Azure, status: int, code: str, reason: Reason
 ) -> None:
     cluster = azure.aks.add("aks-1")
     text = f"The client is not allowed to perform action '{ACTION}' over scope '{SCOPE}'."
@@ -329,7 +329,7 @@ async def test_a_clear_no_is_blocked_with_all_that_azure_says_and_tried_again_wh
         await sweep(rooms, now=NOW + minutes * MINUTE)
 
     record = await rooms.record(cluster)
-    assert (record.action, record.reasons) == (Action.REPORT, (Reason.BLOCKED,))
+    assert (record.action, record.reasons) == (Action.REPORT, (reason,))
     assert all(part in (record.detail or "") for part in (code, ACTION, SCOPE))
     (line,) = await rooms.writes_noted()
     assert (line["outcome"], line["code"]) == ("refused", code)

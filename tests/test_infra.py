@@ -19,7 +19,7 @@ from pathspec import PathSpec
 
 from infra.hooks.deployment import OUTPUTS
 from infra.hooks.postdeploy import FUNCTIONS, KEY_ROW, LEDGER_TABLE
-from local.permissions import ENFORCE, REFERENCES
+from local.references import ENFORCE, REFERENCES
 from local.simulator.roles import BUILT_IN
 from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.queues import QUEUES

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from local.fleet import OutsideFleet
-from local.permissions import REFERENCES, FleetNeeds, Need, Unknown, lines, needs
+from local.permissions import FleetNeeds, lines
+from local.references import REFERENCES, Need, Unknown, needs
 
 ROOT = Path(__file__).parent.parent
 SUBSCRIPTION = "/subscriptions/11111111-1111-4111-8111-111111111111"

@@ -352,7 +352,6 @@ async def test_a_throttled_read_comes_back_later_and_no_worker_sleeps(app: Produ
     ("status", "code"),
     [
         pytest.param(409, "ScopeLocked", id="locked"),
-        pytest.param(403, "AuthorizationFailed", id="no-right"),
         pytest.param(403, "RequestDisallowedByPolicy", id="policy"),
         pytest.param(400, "BadRequest", id="bad-request"),
     ],

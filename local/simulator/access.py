@@ -325,8 +325,10 @@ def _object_id(request: Request) -> str:
 
 
 ROUTES = (
-    *(route("GET", path + ASSIGNMENTS, list_assignments) for path in SCOPE_PATHS),
-    *(route("GET", path + DEFINITIONS, list_definitions) for path in SCOPE_PATHS),
-    *(route("GET", path + DEFINITIONS + "/{definition}", get_definition) for path in SCOPE_PATHS),
-    route("GET", DEFINITIONS + "/{definition}", get_definition),
+    *(route("GET", path + ASSIGNMENTS, list_assignments, f"{ASSIGNMENT_TYPE}/read") for path in SCOPE_PATHS),
+    *(route("GET", path + DEFINITIONS, list_definitions, f"{DEFINITION_TYPE}/read") for path in SCOPE_PATHS),
+    *(
+        route("GET", path + DEFINITIONS + "/{definition}", get_definition, f"{DEFINITION_TYPE}/read")
+        for path in ("", *SCOPE_PATHS)
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ from local.simulator.eventgrid import EventGrid
 from local.simulator.faults import Faults
 from local.simulator.identity import Caller, Identity
 from local.simulator.journal import MANAGEMENT_HOST, Call, Journal
-from local.simulator.permissions import Permissions
+from local.simulator.permissions import Permissions, scope_of_call
 from local.simulator.wire import Reply, Request
 
 if TYPE_CHECKING:
@@ -121,23 +122,48 @@ class Azure:
 
     def _find_in_arm(self, request: Request) -> Answer | None:
         return (
-            _matched(request, self.aks, managed_clusters.ROUTES, self._admit)
-            or _matched(request, self.keyvault, keyvault.ROUTES, self._admit)
-            or _matched(request, self.access, access.ROUTES, self._admit)
-            or _matched(request, self.access, grants.ROUTES, self._admit)
-            or _matched(request, self.identities, identities.ROUTES, self._admit)
-            or _matched(request, self.eventgrid, eventsubscriptions.ROUTES, self._admit)
-            or _matched(request, self.subscriptions, subscriptions.ROUTES, self._admit)
+            self._matched(request, self.aks, managed_clusters.ROUTES)
+            or self._matched(request, self.keyvault, keyvault.ROUTES)
+            or self._matched(request, self.access, access.ROUTES)
+            or self._matched(request, self.access, grants.ROUTES)
+            or self._matched(request, self.identities, identities.ROUTES)
+            or self._matched(request, self.eventgrid, eventsubscriptions.ROUTES)
+            or self._matched(request, self.subscriptions, subscriptions.ROUTES)
         )
 
+    def _matched[Room](self, request: Request, room: Room, routes: tuple[Route[Room], ...]) -> Answer | None:
+        for one in routes:
+            parameters = one.match(request.method, request.path)
+            if parameters is not None:
+                return partial(self._answered, one, room, parameters)
+        return None
+
+    def _answered[Room](self, found: Route[Room], room: Room, parameters: dict[str, str], request: Request) -> Reply:
+        """One call to ARM: what ARM itself checks, then the resource provider's answer, as far as it may be seen."""
+        matched = replace(request, parameters=parameters)
+        caller = self._admit(matched)
+        reply = partial(found.answer, room, replace(matched, caller=caller))
+        scope = scope_of_call(request.path)
+        if found.filtered and not self.permissions.is_refused(found.action, scope):
+            return self._visible(reply(), caller, found.action, scope)
+        self.permissions.check(caller.object_id, found.action, scope, found.linked(matched) if found.linked else ())
+        return reply()
+
+    def _visible(self, reply: Reply, caller: Caller, action: str, scope: str) -> Reply:
+        """A page of a list without the rows that the caller may not read. It may be empty, and not be the last."""
+        if self.permissions.may(caller.object_id, action, scope):
+            return reply
+        listed = json.loads(reply.rendered())
+        listed["value"] = [row for row in listed["value"] if self.permissions.may(caller.object_id, action, row["id"])]
+        return replace(reply, body=listed)
+
     def _admit(self, request: Request) -> Caller:
-        """What ARM checks before a resource provider sees the call."""
+        """What ARM checks of each call: the token, the API version, and that what the path lies in exists."""
         caller = self.identity.authenticate(request.headers.get("authorization"))
         if not request.query.get("api-version"):
             raise missing_api_version()
         if "subscription" in request.parameters:
             self.subscriptions.require(request["subscription"], request.parameters.get("group"))
-        self.permissions.check(caller.object_id, request.method, request.path)
         return caller
 
     def _knows_principal(self, object_id: str) -> bool:

@@ -82,7 +82,7 @@ def _document(subscription: EventSubscription) -> Json:
 
 
 ROUTES = (
-    route("GET", TOPICS_PATH, list_topics),
-    route("GET", OF_TOPIC_PATH, list_of_topic),
-    route("GET", OF_VAULT_PATH, list_of_vault),
+    route("GET", TOPICS_PATH, list_topics, f"{PROVIDER}/systemTopics/read", filtered=True),
+    route("GET", OF_TOPIC_PATH, list_of_topic, f"{PROVIDER}/systemTopics/eventSubscriptions/read"),
+    route("GET", OF_VAULT_PATH, list_of_vault, f"{PROVIDER}/eventSubscriptions/read"),
 )

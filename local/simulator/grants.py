@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local.simulator.access import ASSIGNMENTS, SCOPE_PATHS, Access, Assignment, scope_of
+from local.simulator.access import ASSIGNMENT_TYPE, ASSIGNMENTS, SCOPE_PATHS, Access, Assignment, scope_of
 from local.simulator.errors import ServiceError, resource_not_found
 from local.simulator.identity import TENANT, Caller
 from local.simulator.roles import DEFINITION_TYPE, Role
@@ -165,7 +165,7 @@ def _malformed() -> ServiceError:
 
 
 ROUTES = tuple(
-    route(method, path + ASSIGNMENTS + "/{assignment}", answer)
+    route(method, path + ASSIGNMENTS + "/{assignment}", answer, f"{ASSIGNMENT_TYPE}/{verb}")
     for path in SCOPE_PATHS
-    for method, answer in (("PUT", create_assignment), ("GET", get_assignment))
+    for method, answer, verb in (("PUT", create_assignment, "write"), ("GET", get_assignment, "read"))
 )

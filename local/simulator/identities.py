@@ -185,7 +185,7 @@ def _created(identities: Identities, request: Request, location: str, tags: Mapp
 
 
 ROUTES = (
-    route("GET", IDENTITY_PATH, get_identity),
-    route("GET", GROUP_PATH, list_identities),
-    route("PUT", IDENTITY_PATH, put_identity),
+    route("GET", IDENTITY_PATH, get_identity, f"{IDENTITY_TYPE}/read"),
+    route("GET", GROUP_PATH, list_identities, f"{IDENTITY_TYPE}/read", filtered=True),
+    route("PUT", IDENTITY_PATH, put_identity, f"{IDENTITY_TYPE}/write"),
 )

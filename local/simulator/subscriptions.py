@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 LOCATION = "westeurope"
+READ = "Microsoft.Resources/subscriptions/read"
 
 
 def list_subscriptions(subscriptions: Subscriptions, _request: Request) -> Reply:
@@ -122,7 +123,12 @@ class Subscriptions:
 
 
 ROUTES = (
-    route("GET", "/subscriptions", list_subscriptions),
-    route("GET", "/subscriptions/{subscription}", get_subscription),
-    route("GET", "/subscriptions/{subscription}/resourceGroups/{group}", get_group),
+    route("GET", "/subscriptions", list_subscriptions, READ, filtered=True),
+    route("GET", "/subscriptions/{subscription}", get_subscription, READ),
+    route(
+        "GET",
+        "/subscriptions/{subscription}/resourceGroups/{group}",
+        get_group,
+        "Microsoft.Resources/subscriptions/resourceGroups/read",
+    ),
 )

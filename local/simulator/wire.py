@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Route[Room]:
-    """One operation of one service. The path must match as a whole, in any case, as ARM's paths do."""
+    """One operation of one service. The path must match as a whole, in any case, as ARM's paths do.
+
+    Of ARM's: `action` is what a caller must be allowed; `linked` what else, at which scopes, by what the body refers
+    to; `filtered` is a list that leaves out what the caller may not see, in place of a refusal.
+    """
 
     method: str
     pattern: re.Pattern[str]
     answer: Callable[[Room, Request], Reply]
+    action: str = ""
+    linked: Callable[[Request], Sequence[tuple[str, str]]] | None = None
+    filtered: bool = False
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """The named parts of the path, or None when this is not the route."""
@@ -63,10 +70,18 @@ class Route[Room]:
         return None if found is None else found.groupdict()
 
 
-def route[Room](method: str, template: str, answer: Callable[[Room, Request], Reply]) -> Route[Room]:
+def route[Room](
+    method: str,
+    template: str,
+    answer: Callable[[Room, Request], Reply],
+    action: str = "",
+    *,
+    linked: Callable[[Request], Sequence[tuple[str, str]]] | None = None,
+    filtered: bool = False,
+) -> Route[Room]:
     """A route by a template such as `/subscriptions/{subscription}`; a part never spans a slash."""
     literal = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
-    return Route(method, re.compile(literal, re.IGNORECASE), answer)
+    return Route(method, re.compile(literal, re.IGNORECASE), answer, action, linked, filtered)
 
 
 def rendered(document: Json | list[Json] | str) -> bytes:

@@ -17,6 +17,7 @@ from local.simulator.aks.state import Aks, Operation, SimulatedCluster
 from local.simulator.errors import ServiceError, bad_request, invalid_request_content
 from local.simulator.identity import Caller
 from local.simulator.paging import page
+from local.simulator.permissions import linked_to_cluster
 from local.simulator.wire import Json, Reply, Request, route
 
 SUBSCRIPTION_PATH = "/subscriptions/{subscription}"
@@ -24,6 +25,7 @@ GROUP_PATH = SUBSCRIPTION_PATH + "/resourceGroups/{group}"
 CLUSTER_PATH = GROUP_PATH + PROVIDER + "/{cluster}"
 OPERATION_PATH = SUBSCRIPTION_PATH + "/providers/Microsoft.ContainerService/locations/{location}/operations/{operation}"
 
+TYPE = "Microsoft.ContainerService/managedClusters"
 SIGNATURE_LENGTH = 2600
 
 
@@ -116,10 +118,10 @@ def _operation_headers(request: Request, operation: Operation) -> dict[str, str]
 
 
 ROUTES = (
-    route("GET", CLUSTER_PATH, get_cluster),
-    route("PUT", CLUSTER_PATH, put_cluster),
-    route("PATCH", CLUSTER_PATH, patch_tags),
-    route("GET", SUBSCRIPTION_PATH + PROVIDER, list_clusters),
-    route("GET", GROUP_PATH + PROVIDER, list_clusters),
-    route("GET", OPERATION_PATH, get_operation),
+    route("GET", CLUSTER_PATH, get_cluster, f"{TYPE}/read"),
+    route("PUT", CLUSTER_PATH, put_cluster, f"{TYPE}/write", linked=linked_to_cluster),
+    route("PATCH", CLUSTER_PATH, patch_tags, f"{TYPE}/write"),
+    route("GET", SUBSCRIPTION_PATH + PROVIDER, list_clusters, f"{TYPE}/read", filtered=True),
+    route("GET", GROUP_PATH + PROVIDER, list_clusters, f"{TYPE}/read", filtered=True),
+    route("GET", OPERATION_PATH, get_operation, "Microsoft.ContainerService/locations/operations/read"),
 )

@@ -24,7 +24,8 @@ from local.simulator.aks.rules import Kms, check_encryption, check_etag, check_f
 from local.simulator.aks.secrets import Ending, Kek, Secret, Secrets, Unreadable
 from local.simulator.aks.vault_access import BROKEN_OPERATION, breaks, check_permission, is_put_to_use, principals
 from local.simulator.clock import timestamp
-from local.simulator.errors import resource_not_found, throttled
+from local.simulator.errors import failed_identity_operation, resource_not_found, throttled
+from local.simulator.identities import assigned_in
 from local.simulator.subscriptions import SUBSCRIPTION, Subscriptions
 from local.simulator.wire import Json, rendered
 
@@ -422,9 +423,17 @@ class Aks:
         if self.require_feature:
             check_feature(after, headers, self.registered_features)
         check_encryption(before, after)
+        self._check_identities(before, after)
         self._identities.fill(after)
         fill_generated(after)
         check_permission(before, after, self._vaults, self._clock.now())
+
+    def _check_identities(self, before: Json | None, after: Json) -> None:
+        """ARM asks for a token of each identity that a cluster newly has, so it has to be there."""
+        kept = {resource.lower() for resource in assigned_in(before or {})}
+        new = [resource for resource in assigned_in(after) if resource.lower() not in kept]
+        if any(self._identities.find(resource) is None for resource in new):
+            raise failed_identity_operation(str(after["id"]))
 
     def _put(self, cluster: SimulatedCluster) -> SimulatedCluster:
         with self._changed:

@@ -87,18 +87,28 @@ def list_versions(keyvault: KeyVault, request: Request) -> Reply:
     return page(request, key.versions, keyvault.page_size, lambda version: rendered(key.row(version)))
 
 
+READ, WRITE = f"{VAULT_TYPE}/read", f"{VAULT_TYPE}/write"
+KEY_READ, KEY_WRITE = f"{VAULT_TYPE}/keys/read", f"{VAULT_TYPE}/keys/write"
+VERSION_READ = f"{VAULT_TYPE}/keys/versions/read"
+
 ROUTES = (
-    route("GET", VAULT_PATH, get_vault),
-    route("PUT", VAULT_PATH, put_vault),
-    route("PATCH", VAULT_PATH, patch_vault),
-    route("GET", SUBSCRIPTION_PATH + PROVIDER, list_vaults),
-    route("GET", GROUP_PATH + PROVIDER, list_vaults),
-    route("GET", SUBSCRIPTION_PATH + "/resources", list_resources),
-    route("GET", DELETED_VAULTS_PATH, list_deleted_vaults),
-    route("GET", DELETED_VAULT_PATH, get_deleted_vault),
-    route("GET", KEY_PATH, get_key),
-    route("PUT", KEY_PATH, create_key),
-    route("GET", VAULT_PATH + "/keys", list_keys),
-    route("GET", KEY_PATH + "/versions/{version}", get_version),
-    route("GET", KEY_PATH + "/versions", list_versions),
+    route("GET", VAULT_PATH, get_vault, READ),
+    route("PUT", VAULT_PATH, put_vault, WRITE),
+    route("PATCH", VAULT_PATH, patch_vault, WRITE),
+    route("GET", SUBSCRIPTION_PATH + PROVIDER, list_vaults, READ, filtered=True),
+    route("GET", GROUP_PATH + PROVIDER, list_vaults, READ, filtered=True),
+    route(
+        "GET",
+        SUBSCRIPTION_PATH + "/resources",
+        list_resources,
+        "Microsoft.Resources/subscriptions/resources/read",
+        filtered=True,
+    ),
+    route("GET", DELETED_VAULTS_PATH, list_deleted_vaults, "Microsoft.KeyVault/deletedVaults/read", filtered=True),
+    route("GET", DELETED_VAULT_PATH, get_deleted_vault, "Microsoft.KeyVault/locations/deletedVaults/read"),
+    route("GET", KEY_PATH, get_key, KEY_READ),
+    route("PUT", KEY_PATH, create_key, KEY_WRITE),
+    route("GET", VAULT_PATH + "/keys", list_keys, KEY_READ),
+    route("GET", KEY_PATH + "/versions/{version}", get_version, VERSION_READ),
+    route("GET", KEY_PATH + "/versions", list_versions, VERSION_READ),
 )
