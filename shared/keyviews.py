@@ -58,6 +58,7 @@ class KeyViews:
         if known.vault_id is None and not known.rotations and not users:
             return None
         adoptions = await self.ledger.adoptions(asked)
+        taken_up = _by_incarnation(adoptions)
         found = picture(users, adoptions, known.versions, now)
         if version is not None and version not in found:
             return None
@@ -70,7 +71,7 @@ class KeyViews:
                 for one in _versions(known, found)
                 if version in {None, one}
             ],
-            "clusters": [user_view(user, adoptions) for user in page.items],
+            "clusters": [user_view(user, taken_up.get(_incarnation(user), ())) for user in page.items],
             "clusterCount": len(concerned),
             "continuation": page.continuation,
         }
@@ -158,10 +159,10 @@ def need_view(need: Need) -> Json:
 
 
 def user_view(user: KeyUser, adoptions: Sequence[Adoption]) -> Json:
-    """One cluster's time with a key, and the versions that it has used or is expected to. One that was created anew
-    under its name is there twice.
+    """One cluster's time with a key, and the versions that it has used or is expected to use: its own adoptions.
+
+    A cluster that was created anew under its name is there twice.
     """
-    own = [one for one in adoptions if (one.cluster, one.resource_uid) == _incarnation(user)]
     return {
         "cluster": str(user.cluster),
         "resourceUID": user.resource_uid,
@@ -174,7 +175,7 @@ def user_view(user: KeyUser, adoptions: Sequence[Adoption]) -> Json:
         "rewrittenBy": user.rewritten_by,
         "endedAt": told(user.ended_at),
         "gone": user.gone,
-        "adoptions": [adoption_view(one) for one in sorted(own, key=lambda one: (one.since, one.version))],
+        "adoptions": [adoption_view(one) for one in sorted(adoptions, key=lambda one: (one.since, one.version))],
     }
 
 
@@ -248,6 +249,13 @@ def _shown(needs: Sequence[Need], users: Sequence[KeyUser] | None) -> list[Need]
 
 def _incarnation(user: KeyUser) -> Incarnation:
     return user.cluster, user.resource_uid
+
+
+def _by_incarnation(adoptions: Sequence[Adoption]) -> Mapping[Incarnation, Sequence[Adoption]]:
+    found: dict[Incarnation, list[Adoption]] = {}
+    for one in adoptions:
+        found.setdefault((one.cluster, one.resource_uid), []).append(one)
+    return found
 
 
 def _users_of(users: Sequence[KeyUser], needs: Sequence[Need]) -> list[KeyUser]:

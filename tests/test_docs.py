@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import re
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -40,8 +41,11 @@ from shared.policy.windows import Window
 from shared.preparations import Preparation
 from shared.reasons import Action, Reason, Subject, fix
 from shared.records import NoticeKind
+from shared.rotation import Standing, Why
 
-POLICY, OPERATIONS, SCENARIOS_PAGE = (APP / "docs" / f"{name}.md" for name in ("policy", "operations", "scenarios"))
+POLICY, OPERATIONS, SCENARIOS_PAGE, API = (
+    APP / "docs" / f"{name}.md" for name in ("policy", "operations", "scenarios", "api")
+)
 PAGES = sorted([*(APP / "docs").glob("*.md"), APP / "README.md", APP / "CHANGELOG.md"])
 
 Cells = tuple[str, ...]
@@ -81,9 +85,9 @@ def fields(model: type[BaseModel]) -> set[str]:
     return {to_camel(name) for name in model.model_fields}
 
 
-def docstrings(name: str) -> dict[str, str]:
-    """What stands below each member of an enum of shared/reasons.py."""
-    module = ast.parse((APP / "shared" / "reasons.py").read_text(encoding="utf-8"))
+def docstrings(name: str, room: str = "reasons") -> dict[str, str]:
+    """What stands below each member of an enum of a file in shared/."""
+    module = ast.parse((APP / "shared" / f"{room}.py").read_text(encoding="utf-8"))
     body = next(node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
     found: dict[str, str] = {}
     for member, said in pairwise(body):
@@ -179,6 +183,18 @@ def test_the_page_names_every_step_of_a_preparation_with_the_reasons_that_it_men
     assert {step.strip("`") for _, step, _ in cells} == steps
     reasons = [reason.strip(" `") for missing, _, _ in cells for reason in missing.split(",")]
     assert sorted(reasons) == sorted(MENDED)
+
+
+# the API
+
+
+@pytest.mark.parametrize("words", [Standing, Why])
+def test_the_page_says_of_each_standing_and_why_what_the_code_says(words: type[StrEnum]) -> None:
+    said = docstrings(words.__name__, "rotation")
+
+    told = rows(API, "`GET /api/keys/{vault}/{name}`")
+
+    assert [row for row in told if row[0].strip("`") in set(words)] == [(f"`{word}`", said[word]) for word in words]
 
 
 # operations

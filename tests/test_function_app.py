@@ -202,7 +202,7 @@ def assert_refused(app: App, answer: Answer, event_id: str, reason: str) -> None
     (line,) = [row for row in malformed(app) if row["RowKey"].endswith(f"|{event_id}")]
 
     assert answer.status == 202
-    assert line["kind"] == "malformed"
+    assert (line["kind"], line["askedBy"]) == ("malformed", f"event:{event_id}")
     assert reason in line["detail"]
 
 
@@ -445,7 +445,8 @@ def test_a_message_of_ours_that_ends_in_poison_is_recorded(app: App, azure: Azur
     ("method", "path"),
     [
         *(("POST", "/api/runs"), ("GET", "/api/runs/x"), ("GET", "/api/clusters"), ("GET", "/api/rotations")),
-        *(("GET", "/api/exemptions"), ("GET", "/api/enforcement")),
+        *(("GET", "/api/exemptions"), ("GET", "/api/enforcement"), ("GET", "/api/activity")),
+        *(("GET", "/api/keys"), ("GET", "/api/keys/kv-kms/etcd")),
         *(("POST", "/api/enforcement/pause"), ("POST", "/api/enforcement/resume")),
     ],
 )
@@ -453,6 +454,42 @@ def test_every_route_but_health_needs_a_key(app: App, method: str, path: str) ->
     answers = [app.host.call(method, path, key=key) for key in (None, "wrong", app.host.eventgrid_key)]
 
     assert [answer.status for answer in answers] == [401, 401, 401]
+
+
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        pytest.param("keys?colour=red", "unknown parameter 'colour'", id="unknown"),
+        pytest.param("keys?top=0", "top must be", id="top"),
+        pytest.param("keys?finding=broken", "finding must be any", id="finding"),
+        pytest.param("keys?continuation=e30%3D", "continuation", id="token"),
+        pytest.param(f"keys?vault={LONG}", "vault has more than 2000 characters", id="long"),
+        pytest.param("keys/kv-kms/etcd?version=1", "32 hexadecimal digits", id="version"),
+        pytest.param("keys/k/etcd", "not a key of a vault", id="vault"),
+        pytest.param(f"keys/kv-kms/{'x' * 3000}", "not a key of a vault", id="long-name"),
+        pytest.param("rotations?since=2026-03-02", "since must be a moment", id="since"),
+        pytest.param("rotations?continuation=W1tbW1tbW1tb", "continuation", id="deep-token"),
+        pytest.param("activity?day=9999-12-31", "day must be a day", id="day"),
+        pytest.param("activity?cluster=aks-1", "not the resource id", id="cluster"),
+        pytest.param("activity?kind=x'%20or%20'a'%20eq%20'a", "kind must be a word", id="a-filter-smuggled-in"),
+        pytest.param("clusters?continuation=" + LONG, "continuation has more than", id="long-token"),
+        pytest.param("runs/run-1?top=1", "unknown parameter 'top'", id="run"),
+    ],
+)
+def test_a_hostile_question_gets_problem_details(app: App, path: str, wrong: str) -> None:
+    answer = app.host.call("GET", f"/api/{path}", key=app.host.function_key)
+
+    assert_problem(answer, 400, wrong)
+
+
+@pytest.mark.parametrize("path", ["keys/kv-nobody/etcd", "runs/run-nobody", "runs/" + "x" * 3000])
+def test_what_nobody_knows_is_not_found(app: App, path: str) -> None:
+    answer = app.host.call("GET", f"/api/{path}", key=app.host.function_key)
+
+    assert_problem(answer, 404, "nothing by this name")
 
 
 def test_health_needs_no_key(app: App) -> None:
