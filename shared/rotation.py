@@ -12,8 +12,9 @@ Azure/AKS issue 4926 (the slot that nobody sees).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -61,6 +62,8 @@ class Why(StrEnum):
     """All secrets were rewritten since the cluster left it, and no slot holds it any more."""
     SEEN_ELSEWHERE = "seen-elsewhere"
     """The logs show the cluster on a newer version, and nothing of this one since, for a day and more."""
+    IN_USE = "in-use"
+    """The logs show that the cluster, or another one with its identity, used it or tried to within the last day."""
 
 
 class How(StrEnum):
@@ -70,6 +73,8 @@ class How(StrEnum):
     """By the controller's interval; never claimed as seen."""
     UPDATED = "updated"
     """Legacy: the cluster's own document names the version."""
+    SEEN = "seen"
+    """The vault's log shows the cluster's identity using it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class Adoption:
     """A cluster's move to a key version. `resource_uid` is the incarnation: a cluster created anew begins anew.
 
     `since` is when it became known (legacy: when the cluster last began to name it), `effective_at` when a legacy
-    update was first seen to have ended well. `first_seen` and `last_seen` are what the vault's log shows.
+    update was first seen to have ended well. `first_seen` and `last_seen` are what the vault's log shows of uses that
+    can only have been this cluster's; `last_tried` is the newest line that may have been, a refused one too.
     """
 
     version: str
@@ -89,6 +95,7 @@ class Adoption:
     effective_at: datetime | None = None
     first_seen: datetime | None = None
     last_seen: datetime | None = None
+    last_tried: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,10 @@ class KeyUser:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """How a version stands with one cluster, why, since when, and when a version is expected to be taken up."""
+    """How a version stands with one cluster, why, since when, and when a version is expected to be taken up.
+
+    `identity_shared`: other clusters use the key with the same identity, so no log can tell which of them it was.
+    """
 
     cluster: ClusterId
     resource_uid: str
@@ -129,6 +139,7 @@ class Need:
     why: Why
     since: datetime | None = None
     expected_by: datetime | None = None
+    identity_shared: bool = False
 
 
 def user_of(cluster: Cluster, *, begun_before: bool, now: datetime) -> KeyUser | None:
@@ -220,22 +231,39 @@ def picture(
     of_user: dict[tuple[ClusterId, str], list[Adoption]] = {}
     for one in adoptions:
         of_user.setdefault((one.cluster, one.resource_uid), []).append(one)
-    for user in users:
+    everybody = list(users)
+    shared = shared_identities(everybody)
+    for user in everybody:
         its = of_user.get((user.cluster, user.resource_uid), [])
-        for version, need in needs(user, its, versions, order, now).items():
+        for version, need in needs(user, its, versions, order, now, identity_shared=user.principal in shared).items():
             found.setdefault(version, []).append(need)
     return found
 
 
+def shared_identities(users: Iterable[KeyUser]) -> frozenset[str]:
+    """Return the principals with which more than one cluster uses a key now: a log tells no such clusters apart."""
+    counted = Counter(user.principal for user in users if user.ended_at is None and user.principal is not None)
+    return frozenset(principal for principal, count in counted.items() if count > 1)
+
+
 def needs(
-    user: KeyUser, adoptions: Sequence[Adoption], versions: Sequence[KeyVersion], order: Sequence[str], now: datetime
+    user: KeyUser,
+    adoptions: Sequence[Adoption],
+    versions: Sequence[KeyVersion],
+    order: Sequence[str],
+    now: datetime,
+    *,
+    identity_shared: bool = False,
 ) -> dict[str, Need]:
     """Return how each version of a key stands with one cluster; versions that it has nothing to do with are left out.
 
-    `adoptions` are the cluster's own, of this incarnation; `order` names all versions from oldest to newest.
+    `adoptions` are the cluster's own, of this incarnation; `order` names all versions from oldest to newest. Where
+    the identity is shared, what was seen of it counts against retiring a version and never for it.
     """
-    mine = {one.version: one for one in adoptions}
+    seen = [replace(one, first_seen=None) for one in adoptions] if identity_shared else adoptions
+    mine = {one.version: one for one in seen}
     judged = _legacy(user, mine, order) if user.is_legacy else _customer_managed(user, mine, versions, order, now)
+    judged |= _in_use(user, mine, judged, now)
     return {
         version: Need(
             user.cluster,
@@ -244,6 +272,7 @@ def needs(
             why,
             since=mine[version].since if version in mine else None,
             expected_by=mine[version].expected_by if version in mine else None,
+            identity_shared=identity_shared,
         )
         for version, (standing, why) in judged.items()
     }
@@ -268,7 +297,7 @@ Judged = dict[str, tuple[Standing, Why]]
 
 def _legacy(user: KeyUser, mine: dict[str, Adoption], order: Sequence[str]) -> Judged:
     """Two slots, and the secrets that were not rewritten. A rewrite counts once the update before it had ended."""
-    known = sorted(mine.values(), key=lambda one: one.since)
+    known = sorted((one for one in mine.values() if one.how is not How.SEEN), key=lambda one: one.since)
     if not known:
         return {}
     left_at = {older.version: newer for older, newer in pairwise(known)}
@@ -328,7 +357,7 @@ def _standing_of(
     own, later = mine[from_here[0]], [mine[version] for version in from_here[1:]]
     if user.gone:
         return Standing.NOT_SHOWN_UNNEEDED, Why.GONE
-    if _seen_elsewhere(own, later, now):
+    if _seen_elsewhere(own, later):
         return Standing.CANDIDATE, Why.SEEN_ELSEWHERE
     if user.ended_at is not None:
         leaving = now - user.ended_at < EVIDENCE_MARGIN
@@ -341,16 +370,36 @@ def _standing_of(
     return Standing.NEEDED, Why.CURRENT if _is_past(own.expected_by, now) else Why.ADOPTING
 
 
-def _seen_elsewhere(own: Adoption, later: Sequence[Adoption], now: datetime) -> bool:
-    """The log shows a newer version in use, and this one not since then, for a day and more after it was expected."""
+def _seen_elsewhere(own: Adoption, later: Sequence[Adoption]) -> bool:
+    """The log shows a newer version in use, and this one not since then, for a day and more after it was expected.
+
+    The cluster must have been at work all that day: the silence of one that is stopped shows nothing.
+    """
     newer = [one for one in later if one.first_seen is not None and one.last_seen is not None]
     if not newer:
         return False
     moved = min(one.first_seen for one in newer if one.first_seen is not None)
-    deadlines = [one.expected_by for one in newer if one.expected_by is not None]
-    quiet_since = max([moved, *deadlines, *([own.last_seen] if own.last_seen is not None else [])])
+    others = [own.last_seen, own.last_tried, *(one.expected_by for one in newer)]
+    quiet_since = max([moved, *(one for one in others if one is not None)])
     still_looking = max(one.last_seen for one in newer if one.last_seen is not None)
-    return now - quiet_since >= EVIDENCE_MARGIN and still_looking >= quiet_since
+    return still_looking - quiet_since >= EVIDENCE_MARGIN
+
+
+def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datetime) -> Judged:
+    """What the log of the last day shows otherwise than it was judged: whoever uses a version needs it."""
+    if user.gone:
+        return {}
+    found: Judged = {}
+    for version, one in mine.items():
+        standing, why = judged.get(version, (Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN))
+        recent = one.last_tried is not None and now - one.last_tried < EVIDENCE_MARGIN
+        if recent and standing is not Standing.NEEDED:
+            found[version] = Standing.NEEDED, Why.IN_USE
+        elif why is Why.ADOPTING and one.first_seen is not None:
+            found[version] = standing, Why.CURRENT
+        elif version not in judged:
+            found[version] = standing, why
+    return found
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:
