@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials_async import AsyncTokenCredential
@@ -132,4 +132,4 @@ def _read(tables: Iterable[LogsTable]) -> Iterable[Sighting]:
 
 
 def _moment(value: object) -> datetime | None:
-    return value if isinstance(value, datetime) and value.tzinfo is not None else None
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else None
