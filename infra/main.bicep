@@ -72,6 +72,9 @@ param lookAgainSeconds int = 60
 @description('Preview features that an update names, with commas between.')
 param customFeatures string = ''
 
+@description('Ids (GUIDs) of the Log Analytics workspaces that vaults send their audit logs to. The app reads them; it is not given the right here.')
+param logWorkspaces array = []
+
 @description('Memory of an instance, in MB.')
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 2048
@@ -162,6 +165,7 @@ module function 'app/function.bicep' = {
     sweepSchedule: sweepSchedule
     lookAgainSeconds: lookAgainSeconds
     customFeatures: customFeatures
+    logWorkspaces: logWorkspaces
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
     alwaysReady: alwaysReady

@@ -151,6 +151,8 @@ class Play:
                 rbac=vault.rbac,
                 **_NETWORKS[vault.network],
             )
+            if vault.logs:
+                azure.logs.send(simulated, self.stage.workspace())
             for key in vault.keys:
                 azure.keyvault.add_key(simulated, key, kty=vault.key_kind)
         for fleet in self.scenario.clusters:

@@ -54,7 +54,7 @@ class Identity(_Part):
 
 
 class Vault(_Part):
-    """A vault and the names of its keys. `network`: who reaches it."""
+    """A vault and the names of its keys. `network`: who reaches it; `logs`: its audit log is there for the app."""
 
     name: str
     keys: tuple[str, ...] = ()
@@ -62,6 +62,7 @@ class Vault(_Part):
     purge_protection: bool = True
     rbac: bool = True
     key_kind: Literal["RSA", "RSA-HSM", "EC"] = "RSA"
+    logs: bool = False
 
 
 class Fleet(_Part):

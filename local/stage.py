@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from local.host.launcher import Answer
     from local.simulator import Azure
     from local.simulator.eventgrid import Delivery
+    from local.simulator.logs import Workspace
 
 APP = Path(__file__).parent.parent
 TABLES = ("activity", "clusters", "enforcement", "keyusers", "rotations", "runs")
@@ -35,6 +37,10 @@ SETTINGS = {
     "LOOK_AGAIN_SECONDS": "1",
 }
 """As shipped, but for waits that a person at a screen can bear."""
+
+WORKSPACE = "00000000-0000-0000-0000-0000000000e1"
+INGESTION = timedelta(minutes=5)
+"""How long a line of a vault's log takes to its workspace."""
 
 CLUSTER_EVENTS = ("Microsoft.Resources.ResourceWriteSuccess", "Microsoft.Resources.ResourceDeleteSuccess")
 KEY_EVENTS = ("Microsoft.KeyVault.KeyNewVersionCreated",)
@@ -113,6 +119,12 @@ class Stage:
             subscriptions=tuple(azure.subscriptions.all),
             vaults=[vault.id for vault in azure.keyvault.vaults.values()],
         )
+
+    def workspace(self) -> Workspace:
+        """The Log Analytics workspace that the app is told of. Only before the curtain is raised."""
+        found = self.azure.logs.workspaces.get(WORKSPACE)
+        self.settings = {**self.settings, "LOG_WORKSPACES": WORKSPACE}
+        return found or self.azure.logs.add(WORKSPACE, delay=INGESTION)
 
     @property
     def azure(self) -> Azure:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shared.access import Roles
     from shared.aks import Aks
     from shared.announcements import Announcements
+    from shared.evidence import Evidence
     from shared.identities import Identities
     from shared.inspector import Inspector
     from shared.keydata import KeyData
@@ -105,6 +106,7 @@ def inspector() -> Inspector:
         recorder(),
         queues(),
         settings().subscriptions,
+        evidence(),
     )
 
 
@@ -202,6 +204,17 @@ def announcements() -> Announcements:
     from shared.announcements import Announcements
 
     return Announcements(_credential(), _transport())
+
+
+@cache
+def evidence() -> Evidence | None:
+    """The vaults' logs, if the settings say where they are."""
+    workspaces = settings().log_workspaces
+    if not workspaces:
+        return None
+    from shared.evidence import Evidence
+
+    return Evidence(_credential(), _transport(), workspaces)
 
 
 @cache
@@ -327,6 +340,7 @@ _BUILT = (
         roles,
         identities,
         announcements,
+        evidence,
         ledger,
         key_ledger,
         usage,

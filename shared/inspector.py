@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import batched
+from typing import TYPE_CHECKING
 
 from shared.access import Roles
 from shared.aks import Aks
@@ -32,6 +33,10 @@ from shared.queues import Queues
 from shared.recorder import Recorder
 from shared.records import Activity, KnownKey, Rotation, detected, summary_of
 from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
+from shared.sightings import log_window, merged, seen
+
+if TYPE_CHECKING:
+    from shared.evidence import Evidence  # brings an SDK that only those pay for who have logs to read
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,10 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Inspector:
-    """Looks at one key at a time. `subscriptions` are where a vault is looked for; empty means all readable ones."""
+    """Looks at one key at a time. `subscriptions` are where a vault is looked for; empty means all readable ones.
+
+    `evidence` are the vaults' logs, None where nobody says in which workspaces they are.
+    """
 
     policy: PolicyInForce
     aks: Aks
@@ -57,6 +65,7 @@ class Inspector:
     recorder: Recorder
     queues: Queues
     subscriptions: tuple[str, ...]
+    evidence: Evidence | None = None
 
     async def inspect(self, request: KeyRequest, *, now: datetime) -> tuple[Rotation, ...]:
         """Log the key's new versions, each once, and ask for a look at every cluster that uses the key.
@@ -95,7 +104,8 @@ class Inspector:
         users = await self.keys.users(request.key)
         adoptions += await self._expect(logged, users, adoptions)
         await self._answer(request, users, now)
-        await self._look_at_key(logged, users, adoptions, request, now)
+        adoptions, logs_read = await self._see(logged, users, adoptions, now)
+        await self._look_at_key(logged, users, adoptions, request, now, logs_read=logs_read)
         return await self._fan_out(logged, users, now)
 
     async def _log_versions(
@@ -179,6 +189,22 @@ class Inspector:
         await self.keys.adopt(logged.key, found)
         return found
 
+    async def _see(
+        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: list[Adoption], now: datetime
+    ) -> tuple[list[Adoption], bool | None]:
+        """Remember what the vault's log shows; return all adoptions, and whether every workspace may be read.
+
+        None: there is no log to read, or nobody whom it could show.
+        """
+        if self.evidence is None or not users:
+            return adoptions, None
+        since, until = log_window(users, adoptions, now)
+        logs = await self.evidence.of(logged.key, since, until)
+        versions = {version.version for version in logged.versions}
+        changed = seen(users, adoptions, logs.sightings, versions, since)
+        await self.keys.saw(logged.key, changed)
+        return merged(adoptions, changed), not logs.refused
+
     async def _answer(self, request: KeyRequest, users: Sequence[KeyUser], now: datetime) -> None:
         """Record what an event said besides a new version, look at the clusters that it concerns, and tell of it: once.
 
@@ -205,6 +231,8 @@ class Inspector:
         adoptions: Sequence[Adoption],
         request: KeyRequest,
         now: datetime,
+        *,
+        logs_read: bool | None,
     ) -> None:
         """Look at the key besides its versions: what is wrong with it, and which clusters that would stop."""
         if known.vault_id is None and not known.rotations and not users:
@@ -214,6 +242,7 @@ class Inspector:
         summary = summary_of(known.versions, users, standings)
         seen = replace(known, last_run=request.run or known.last_run, summary=summary)
         if facts is not None:
+            facts = replace(facts, adoptions=adoptions, logs_read=logs_read)
             found = findings(
                 concerns(facts, self._asked, now),
                 known.findings,

@@ -15,10 +15,13 @@ from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultNetw
 from shared.policy import Keys
 from shared.prerequisites import risk_of
 from shared.reasons import Reason
-from shared.rotation import KeyUser, Need, Standing
+from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, shared_identities
 
 SHOWN = 10
 """So many clusters a finding names; all of them it counts."""
+
+DEADLINE_MARGIN = timedelta(hours=1)
+"""So much later than it is expected may a version be taken up before that is a finding."""
 
 AT_RISK = frozenset(
     {
@@ -52,7 +55,8 @@ class KeyFacts:
     """What a look at a key found. None means: it is not there, or nobody tells.
 
     `picture` is how each version stands with each cluster; `access` what an active user may do, where that was asked;
-    `announced` whether some event subscription tells the app of the vault's rotations.
+    `announced` whether some event subscription tells the app of the vault's rotations; `logs_read` whether the logs
+    that are to be read could be, None if there are none, and `adoptions` with what they showed.
     """
 
     key: Key | None
@@ -65,6 +69,8 @@ class KeyFacts:
     announced: bool | None = None
     vault_deleted: bool = False
     key_deleted: bool = False
+    adoptions: Sequence[Adoption] = ()
+    logs_read: bool | None = None
 
     @property
     def active(self) -> list[KeyUser]:
@@ -84,7 +90,7 @@ def concerns(facts: KeyFacts, asked: Keys, now: datetime) -> list[Concern]:
     everybody = [user.cluster for user in facts.active]
     if facts.vault is None:
         return [(Reason.VAULT_DELETED if facts.vault_deleted else Reason.VAULT_MISSING, None, everybody)]
-    found = [*_of_the_vault(facts, facts.vault), *_of_access(facts)]
+    found = [*_of_the_vault(facts, facts.vault), *_of_access(facts), *_of_the_log(facts, now)]
     if facts.announced is False:
         found.append((Reason.NOT_ANNOUNCED, None, []))
     if facts.key is None:
@@ -183,6 +189,49 @@ def _of_versions(facts: KeyFacts, asked: Keys, now: datetime) -> Iterator[Concer
         bound = [cluster for cluster in facts.needing(version.version) if cluster in legacy]
         if stamps and version.expires is not None and bound:
             yield Reason.EXPIRY_STAMPED, version.version, bound
+
+
+def _of_the_log(facts: KeyFacts, now: datetime) -> Iterator[Concern]:
+    """What the vault's log shows, and whom it can't tell apart. Without a log that is to be read: nothing."""
+    if facts.logs_read is None:
+        return
+    if not facts.logs_read:
+        yield Reason.LOGS_UNREADABLE, None, []
+    shared = shared_identities(facts.users)
+    alike = [user.cluster for user in facts.active if user.principal in shared]
+    if alike:
+        yield Reason.IDENTITY_SHARED, None, alike
+    late: dict[tuple[Reason, str], list[ClusterId]] = {}
+    for user in facts.active:
+        for found in () if user.is_legacy else _lateness(facts, user, now):
+            late.setdefault(found, []).append(user.cluster)
+    for (reason, version), clusters in late.items():
+        yield reason, version, clusters
+
+
+def _lateness(facts: KeyFacts, user: KeyUser, now: datetime) -> Iterator[tuple[Reason, str]]:
+    """What a cluster still uses and what it has not taken up, by the log of the last day, after it should have."""
+    name = (user.cluster, user.resource_uid)
+    mine = {one.version: one for one in facts.adoptions if (one.cluster, one.resource_uid) == name}
+    order = [version.version for version in facts.versions if version.version in mine]
+    enabled = {version.version for version in facts.versions if version.enabled is not False}
+    overdue = [mine[version] for version in order if version in enabled and _is_overdue(mine[version], now)]
+    if not overdue or overdue[-1].expected_by is None:
+        return
+    newest, deadline = overdue[-1], overdue[-1].expected_by + DEADLINE_MARGIN
+    tried = {version: mine[version].last_tried or deadline for version in order}
+    recent = [version for version in order if tried[version] > deadline and now - tried[version] < EVIDENCE_MARGIN]
+    for version in recent:
+        if order.index(version) < order.index(newest.version):
+            yield Reason.STILL_IN_USE, version
+    alike = user.principal in shared_identities(facts.users)
+    taken_up = newest.last_tried if alike else newest.first_seen
+    if recent and taken_up is None:
+        yield Reason.ADOPTION_OVERDUE, newest.version
+
+
+def _is_overdue(adoption: Adoption, now: datetime) -> bool:
+    return adoption.expected_by is not None and adoption.expected_by + DEADLINE_MARGIN < now
 
 
 def _wrong_with(version: KeyVersion, asked: Keys, now: datetime) -> Reason | None:

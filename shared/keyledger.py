@@ -51,6 +51,7 @@ _ROTATION_POLICY = TypeAdapter(RotationPolicy)
 _SUMMARY = TypeAdapter(KeySummary)
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _REPLACE = {"mode": UpdateMode.REPLACE}
+_MERGE = {"mode": UpdateMode.MERGE}
 _NAMED = (SHOWN, 3, 1, 0)
 """So many clusters each finding names, the first of these that lets all findings fit into one property."""
 
@@ -173,6 +174,15 @@ class KeyLedger:
         for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
             rows = [_adoption_values(key, one) for one in batch]
             operations: list[Operation] = [(TransactionOperation.UPSERT, row, _REPLACE) for row in rows]
+            if not await self._tables.transact("rotations", operations):
+                raise LostRace(str(key))
+
+    async def saw(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
+        """Remember what the vault's log showed of adoptions, and of them that alone: the rest may be others' by now."""
+        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
+            operations: list[Operation] = [
+                (TransactionOperation.UPSERT, _seen_values(key, one), _MERGE) for one in batch
+            ]
             if not await self._tables.transact("rotations", operations):
                 raise LostRace(str(key))
 
@@ -515,8 +525,17 @@ def _adoption_values(key: KeyId, adoption: Adoption) -> dict[str, Any]:
             "effectiveAt": adoption.effective_at,
             "firstSeen": adoption.first_seen,
             "lastSeen": adoption.last_seen,
+            "lastTried": adoption.last_tried,
         }
     )
+
+
+def _seen_values(key: KeyId, adoption: Adoption) -> dict[str, Any]:
+    """What the log adds to a row. What a legacy cluster names is never written over."""
+    names = {"PartitionKey", "RowKey", "firstSeen", "lastSeen", "lastTried"}
+    if adoption.how is not How.UPDATED:
+        names |= {"how", "since"}
+    return {name: value for name, value in _adoption_values(key, adoption).items() if name in names}
 
 
 def _adoption(row: Row) -> Adoption:
@@ -531,4 +550,5 @@ def _adoption(row: Row) -> Adoption:
         row.get("effectiveAt"),
         row.get("firstSeen"),
         row.get("lastSeen"),
+        row.get("lastTried"),
     )

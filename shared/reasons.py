@@ -148,6 +148,14 @@ class Reason(StrEnum):
     """An old version of the key that clusters still need expires soon."""
     NOT_ANNOUNCED = "not-announced"
     """No event subscription tells the app of this vault's rotations: only the sweep finds them."""
+    STILL_IN_USE = "still-in-use"
+    """The vault's log shows clusters using this version after they should have taken up a newer one."""
+    ADOPTION_OVERDUE = "adoption-overdue"
+    """The vault's log shows these clusters at work, and not with the version that they should have taken up by now."""
+    IDENTITY_SHARED = "identity-shared"
+    """Clusters use the key with one identity, so the vault's log can't tell which of them used which version."""
+    LOGS_UNREADABLE = "logs-unreadable"
+    """A Log Analytics workspace that the settings name may not be read, so it shows nothing."""
     FEATURE_NOT_REGISTERED = "feature-not-registered"
     """Azure refused the update: the subscription lacks the preview feature."""
     NO_ETAG = "no-etag"
@@ -338,6 +346,14 @@ _FIXES = {
         "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version} --expires YYYY-MM-DD"
     ),
     Reason.NOT_ANNOUNCED: Fix("Subscribe the function on_key_event to the vault's events: `make events`."),
+    Reason.STILL_IN_USE: Fix("Keep the version enabled, and find out what keeps the clusters from the newer one."),
+    Reason.ADOPTION_OVERDUE: Fix(
+        "Find out whether the clusters may use the version: its state, the vault's network, the identity's role."
+    ),
+    Reason.IDENTITY_SHARED: Fix("Give each cluster an identity of its own."),
+    Reason.LOGS_UNREADABLE: Fix(
+        "Grant the app's identity Log Analytics Reader on the workspace, or take it out of LOG_WORKSPACES."
+    ),
     Reason.FEATURE_NOT_REGISTERED: Fix(
         "Register the feature, wait until it is Registered, then register the provider again.",
         "az feature register --subscription {subscription} --namespace Microsoft.ContainerService --name KMSPMKPreview"

@@ -12,8 +12,9 @@ Azure/AKS issue 4926 (the slot that nobody sees).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -60,6 +61,8 @@ class Why(StrEnum):
     """All secrets were rewritten since the cluster left it, and no slot holds it any more."""
     SEEN_ELSEWHERE = "seen-elsewhere"
     """The logs show the cluster on a newer version, and nothing of this one since, for a day and more."""
+    IN_USE = "in-use"
+    """The logs show that the cluster, or another one with its identity, used it or tried to within the last day."""
 
 
 class How(StrEnum):
@@ -69,6 +72,8 @@ class How(StrEnum):
     """By the controller's interval; never claimed as seen."""
     UPDATED = "updated"
     """Legacy: the cluster's own document names the version."""
+    SEEN = "seen"
+    """The vault's log shows the cluster's identity using it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Adoption:
     """A cluster's move to a key version. `resource_uid` is the incarnation: a cluster created anew begins anew.
 
     `since` is when it became known (legacy: when the cluster last began to name it), `effective_at` when a legacy
-    update was first seen to have ended well. `first_seen` and `last_seen` are what the vault's log shows.
+    update was first seen to have ended well. `first_seen` and `last_seen` are what the vault's log shows of uses that
+    can only have been this cluster's; `last_tried` is the newest line that may have been, a refused one too.
     """
 
     version: str
@@ -88,6 +94,7 @@ class Adoption:
     effective_at: datetime | None = None
     first_seen: datetime | None = None
     last_seen: datetime | None = None
+    last_tried: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,10 @@ class KeyUser:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """How a version stands with one cluster, why, since when, and when a version is expected to be taken up."""
+    """How a version stands with one cluster, why, since when, and when a version is expected to be taken up.
+
+    `identity_shared`: other clusters use the key with the same identity, so no log can tell which of them it was.
+    """
 
     cluster: ClusterId
     resource_uid: str
@@ -129,6 +139,7 @@ class Need:
     why: Why
     since: datetime | None = None
     expected_by: datetime | None = None
+    identity_shared: bool = False
 
 
 def user_of(cluster: Cluster, *, begun_before: bool, now: datetime) -> KeyUser | None:
@@ -224,22 +235,39 @@ def picture(
     of_user: dict[tuple[ClusterId, str], list[Adoption]] = {}
     for one in adoptions:
         of_user.setdefault((one.cluster, one.resource_uid), []).append(one)
-    for user in users:
+    everybody = list(users)
+    shared = shared_identities(everybody)
+    for user in everybody:
         its = of_user.get((user.cluster, user.resource_uid), [])
-        for version, need in needs(user, its, versions, order, now).items():
+        for version, need in needs(user, its, versions, order, now, identity_shared=user.principal in shared).items():
             found.setdefault(version, []).append(need)
     return found
 
 
+def shared_identities(users: Iterable[KeyUser]) -> frozenset[str]:
+    """Return the principals with which more than one cluster uses a key now: a log tells no such clusters apart."""
+    counted = Counter(user.principal for user in users if user.ended_at is None and user.principal is not None)
+    return frozenset(principal for principal, count in counted.items() if count > 1)
+
+
 def needs(
-    user: KeyUser, adoptions: Sequence[Adoption], versions: Sequence[KeyVersion], order: Sequence[str], now: datetime
+    user: KeyUser,
+    adoptions: Sequence[Adoption],
+    versions: Sequence[KeyVersion],
+    order: Sequence[str],
+    now: datetime,
+    *,
+    identity_shared: bool = False,
 ) -> dict[str, Need]:
     """Return how each version of a key stands with one cluster; versions that it has nothing to do with are left out.
 
-    `adoptions` are the cluster's own, of this incarnation; `order` names all versions from oldest to newest.
+    `adoptions` are the cluster's own, of this incarnation; `order` names all versions from oldest to newest. Where
+    the identity is shared, what was seen of it counts against retiring a version and never for it.
     """
-    mine = {one.version: one for one in adoptions}
+    seen = [replace(one, first_seen=None) for one in adoptions] if identity_shared else adoptions
+    mine = {one.version: one for one in seen}
     judged = _legacy(user, mine, order) if user.is_legacy else _customer_managed(user, mine, versions, order, now)
+    judged |= _in_use(user, mine, judged, now)
     return {
         version: Need(
             user.cluster,
@@ -248,6 +276,7 @@ def needs(
             why,
             since=mine[version].since if version in mine else None,
             expected_by=mine[version].expected_by if version in mine else None,
+            identity_shared=identity_shared,
         )
         for version, (standing, why) in judged.items()
     }
@@ -322,7 +351,7 @@ def _legacy(user: KeyUser, mine: dict[str, Adoption], order: Sequence[str]) -> J
     version that the ledger never saw the cluster name is no version that it never had: two updates may have passed
     between two looks.
     """
-    known = sorted(mine.values(), key=lambda one: one.since)
+    known = sorted((one for one in mine.values() if one.how is not How.SEEN), key=lambda one: one.since)
     if not known:
         return {}
     in_effect = [number for number, one in enumerate(known) if one.effective_at is not None]
@@ -415,7 +444,7 @@ def _standing_of(
     own, later = mine[from_here[0]], [mine[version] for version in from_here[1:]]
     if user.gone:
         return Standing.NOT_SHOWN_UNNEEDED, Why.GONE
-    if _seen_elsewhere(versions[own.version], own.last_seen, later, now):
+    if _seen_elsewhere(versions[own.version], own, later, now):
         return Standing.CANDIDATE, Why.SEEN_ELSEWHERE
     if user.ended_at is not None:
         leaving = now - user.ended_at < EVIDENCE_MARGIN
@@ -428,7 +457,7 @@ def _standing_of(
     return Standing.NEEDED, Why.CURRENT if _is_past(_due(own), now) else Why.ADOPTING
 
 
-def _seen_elsewhere(version: KeyVersion, last_seen: datetime | None, later: Sequence[Adoption], now: datetime) -> bool:
+def _seen_elsewhere(version: KeyVersion, own: Adoption | None, later: Sequence[Adoption], now: datetime) -> bool:
     """The log shows a newer version in use, and this one not since then, for a day and more after it was expected.
 
     The cluster must have been at work all that day: the silence of one that is stopped shows nothing. Nor does that
@@ -438,8 +467,9 @@ def _seen_elsewhere(version: KeyVersion, last_seen: datetime | None, later: Sequ
     if not newer or version.enabled is False or _is_past(version.expires, now):
         return False
     moved = min(one.first_seen for one in newer if one.first_seen is not None)
-    others = [version.updated, last_seen, *(one.expected_by for one in newer)]
-    quiet_since = max([moved, *(one for one in others if one is not None)])
+    of_its_own = (own.last_seen, own.last_tried) if own is not None else ()
+    others = (version.updated, *of_its_own, *(one.expected_by for one in newer))
+    quiet_since: datetime = max([moved, *(one for one in others if one is not None)])
     still_looking = max(one.last_seen for one in newer if one.last_seen is not None)
     return still_looking - quiet_since >= EVIDENCE_MARGIN
 
@@ -447,6 +477,23 @@ def _seen_elsewhere(version: KeyVersion, last_seen: datetime | None, later: Sequ
 def _due(adoption: Adoption) -> datetime | None:
     """By when a version is taken up: what a legacy cluster named, when that came into effect."""
     return adoption.expected_by or adoption.effective_at
+
+
+def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datetime) -> Judged:
+    """What the log of the last day shows otherwise than it was judged: whoever uses a version needs it."""
+    if user.gone:
+        return {}
+    found: Judged = {}
+    for version, one in mine.items():
+        standing, why = judged.get(version, (Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN))
+        recent = one.last_tried is not None and now - one.last_tried < EVIDENCE_MARGIN
+        if recent and standing is not Standing.NEEDED:
+            found[version] = Standing.NEEDED, Why.IN_USE
+        elif why is Why.ADOPTING and one.first_seen is not None:
+            found[version] = standing, Why.CURRENT
+        elif version not in judged:
+            found[version] = standing, why
+    return found
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,8 @@ from typing import Self
 from shared.clusters import parse_subscription
 from shared.errors import EnforcerError, Malformed
 from shared.policy import SecondRole
+
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class BadSettings(EnforcerError):
@@ -23,6 +26,7 @@ class Settings:
     """What the app is told. Storage is reached by identity: there is no connection string.
 
     `subscriptions` empty means all that the identity can read; `client_id` None means the system-assigned identity.
+    `log_workspaces` are ids of Log Analytics workspaces; empty: no log is read.
     """
 
     tables: str
@@ -34,6 +38,7 @@ class Settings:
     custom_features: str
     notices_topic: str | None
     second_role: SecondRole
+    log_workspaces: tuple[str, ...]
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -49,6 +54,7 @@ class Settings:
             custom_features=environment.get("AKS_CUSTOM_FEATURES", ""),
             notices_topic=_topic(environment, faults),
             second_role=_second_role(environment, faults),
+            log_workspaces=_workspaces(environment, faults),
         )
         if faults:
             raise BadSettings("; ".join(faults))
@@ -84,6 +90,14 @@ def _subscriptions(environment: Mapping[str, str], faults: list[str]) -> tuple[s
     except Malformed as error:
         faults.append(f"SUBSCRIPTIONS: {error}")
         return ()
+
+
+def _workspaces(environment: Mapping[str, str], faults: list[str]) -> tuple[str, ...]:
+    names = [name.strip().lower() for name in environment.get("LOG_WORKSPACES", "").split(",") if name.strip()]
+    for name in names:
+        if not _GUID.fullmatch(name):
+            faults.append(f"LOG_WORKSPACES must be ids of workspaces with commas between: {name[:100]!r} is none")
+    return tuple(dict.fromkeys(names))
 
 
 def _seconds(environment: Mapping[str, str], name: str, default: int, faults: list[str]) -> timedelta:

@@ -20,6 +20,7 @@ from shared.aks import Aks
 from shared.announcements import Announcements
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest
+from shared.evidence import Evidence
 from shared.identities import Identities
 from shared.inspector import Inspector
 from shared.keydata import KeyData
@@ -138,6 +139,7 @@ async def product(
     topic: str | None = None,
     features: str = "",
     second_role: SecondRole = SecondRole.READER,
+    workspaces: tuple[str, ...] = (),
 ) -> AsyncIterator[Product]:
     """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
@@ -160,6 +162,7 @@ async def product(
         publisher = await opened.enter_async_context(_publisher(topic, credential))
         notices = Notices(publisher) if publisher else None
         recorder, pauses = Recorder(ledger, notices), Pauses(ledger, notices)
+        evidence = Evidence(credential, transport, workspaces) if workspaces else None
         yield Product(
             aks,
             keyvault,
@@ -168,7 +171,10 @@ async def product(
             queues,
             pauses,
             Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
-            Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
+            Inspector(
+                *(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
+                evidence=evidence,
+            ),
             Rotator(in_force, aks, keyvault, door, ledger, keys, queues),
             Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,

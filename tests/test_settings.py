@@ -14,6 +14,8 @@ from tests.builders import OTHER_SUBSCRIPTION, SUBSCRIPTION
 TABLES = "https://account.table.core.windows.net"
 QUEUES = "https://account.queue.core.windows.net"
 TOPIC = "https://topic.westeurope-1.eventgrid.azure.net/api/events"
+WORKSPACE = "00000000-0000-0000-0000-0000000000e1"
+OTHER_WORKSPACE = "00000000-0000-0000-0000-0000000000e2"
 SMALLEST = {
     "AzureWebJobsStorage__tableServiceUri": TABLES,
     "AzureWebJobsStorage__queueServiceUri": QUEUES,
@@ -33,6 +35,7 @@ def test_the_addresses_of_storage_are_enough() -> None:
         custom_features="",
         notices_topic=None,
         second_role=SecondRole.READER,
+        log_workspaces=(),
     )
 
 
@@ -47,6 +50,7 @@ def test_every_setting_is_read() -> None:
             "AKS_CUSTOM_FEATURES": "Microsoft.ContainerService/KMSPMKPreview",
             "NOTICES_TOPIC": TOPIC,
             "SECOND_ROLE": "contributor",
+            "LOG_WORKSPACES": f"{WORKSPACE.upper()} ,{OTHER_WORKSPACE},{WORKSPACE}",
         }
     )
 
@@ -57,10 +61,18 @@ def test_every_setting_is_read() -> None:
     assert settings.custom_features == "Microsoft.ContainerService/KMSPMKPreview"
     assert settings.notices_topic == TOPIC
     assert settings.second_role is SecondRole.CONTRIBUTOR
+    assert settings.log_workspaces == (WORKSPACE, OTHER_WORKSPACE)
 
 
 def test_empty_settings_are_as_good_as_none() -> None:
-    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS", "SECOND_ROLE"]
+    optional = [
+        "AZURE_CLIENT_ID",
+        "SUBSCRIPTIONS",
+        "POLICY_FILE",
+        "LOOK_AGAIN_SECONDS",
+        "SECOND_ROLE",
+        "LOG_WORKSPACES",
+    ]
     empty = dict.fromkeys([*optional, "AKS_CUSTOM_FEATURES", "NOTICES_TOPIC"], "")
 
     assert Settings.read(SMALLEST | empty) == Settings.read(SMALLEST)
@@ -84,6 +96,8 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("NOTICES_TOPIC", "topic.westeurope-1.eventgrid.azure.net", id="a-topic-by-its-host"),
         pytest.param("NOTICES_TOPIC", TOPIC.replace("https", "http"), id="a-topic-without-tls"),
         pytest.param("SECOND_ROLE", "Key Vault Reader", id="a-role-by-its-name"),
+        pytest.param("LOG_WORKSPACES", "log-kms", id="a-workspace-by-its-name"),
+        pytest.param("LOG_WORKSPACES", f"{WORKSPACE};{OTHER_WORKSPACE}", id="workspaces-with-another-separator"),
         pytest.param("LOOK_AGAIN_SECONDS", "0", id="just-below"),
         pytest.param("LOOK_AGAIN_SECONDS", "3601", id="just-above"),
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),

@@ -41,6 +41,9 @@ param lookAgainSeconds int
 @description('Preview features that an update names.')
 param customFeatures string
 
+@description('Ids of the workspaces whose logs are read.')
+param logWorkspaces array
+
 @description('Memory of an instance, in MB.')
 param instanceMemoryMB int
 
@@ -122,6 +125,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     AKS_CUSTOM_FEATURES: customFeatures
     NOTICES_TOPIC: outcomeTopicEndpoint
     SECOND_ROLE: secondRole
+    LOG_WORKSPACES: join(logWorkspaces, ',')
   }
 }
 

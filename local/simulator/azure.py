@@ -11,7 +11,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from local.simulator import access, eventsubscriptions, grants, identities, keyvault, subscriptions, topics
+from local.simulator import access, eventsubscriptions, grants, identities, keyvault, logs, subscriptions, topics
 from local.simulator import aks as managed_clusters
 from local.simulator.clock import Clock
 from local.simulator.errors import ServiceError, missing_api_version, not_simulated
@@ -55,6 +55,7 @@ class Azure:
         self.aks = managed_clusters.Aks(
             self.clock, self.eventgrid, self.subscriptions, self.keyvault, self.changed, identities=self.identities
         )
+        self.logs = logs.Logs(self.clock, self.aks.secrets, self.changed)
         self.access.knows_principal = self._knows_principal
         self.access.knows_resource = self._knows_resource
 
@@ -118,6 +119,8 @@ class Azure:
             return _matched(request, self.keyvault, keyvault.DATA_PLANE_ROUTES, admit)
         if request.host.lower().endswith(topics.HOST_SUFFIX):
             return _matched(request, self.eventgrid.topics, topics.ROUTES, partial(topics.authenticate, self.identity))
+        if request.host.lower() == logs.HOST:
+            return _matched(request, self.logs, logs.ROUTES, partial(logs.authenticate, self.identity))
         return None
 
     def _find_in_arm(self, request: Request) -> Answer | None:
