@@ -58,7 +58,8 @@ def policy() -> PolicyInForce:
 
     file = _ROOT / settings().policy_file
     try:
-        in_force = PolicyInForce.read(file.read_text(encoding="utf-8"), settings().second_role)
+        text = file.read_text(encoding="utf-8")
+        in_force = PolicyInForce.read(text, settings().second_role, run_command=settings().run_command)
     except (OSError, UnicodeDecodeError) as error:
         in_force = PolicyInForce(None, (f"{settings().policy_file}: {type(error).__name__}",))
     for fault in in_force.faults:

@@ -175,7 +175,8 @@ class Ledger:
         await self.note(_write_activity(record.cluster_id, claim, ended=said))
         await self._release_slots(claim.intent)
         taken = what is Settlement.DONE or (what is Settlement.WITHDRAWN and claim.accepted_at is not None)
-        encrypts = isinstance(claim.change, Change) and claim.change.identity is None
+        change = claim.change
+        encrypts = isinstance(change, Change) and change.identity is None and not change.rotates
         enforced_at = now if taken and encrypts else record.enforced_at
         return await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
 

@@ -26,6 +26,8 @@ class Action(StrEnum):
     """Somebody has to do something first."""
     ENSURE = "ensure"
     """Put a prerequisite in place; in audit, say that this would be done."""
+    REENCRYPT = "reencrypt"
+    """Rewrite a legacy cluster's secrets by run command; in audit, say that this would be done."""
     WRITE = "write"
     """Change the cluster; in audit, say that this would be done."""
 
@@ -65,6 +67,15 @@ class Reason(StrEnum):
     """The cluster is encrypted with KMS, but not the way its target asks, and the target does not say migrate."""
     LEGACY_V1 = "legacy-v1"
     """The cluster has legacy KMS v1, below Kubernetes 1.27: there is no direct move from there."""
+    ROTATION_UNKNOWN = "rotation-unknown"
+    """Which versions the key of a legacy cluster has is not known yet."""
+    ROTATION_DUE = "rotation-due"
+    """The key of a legacy cluster has a newer version than the one that the cluster names."""
+    TO_ROTATE = "to-rotate"
+    """A legacy cluster is to name its key's newest version; its secrets were rewritten since the last time."""
+    NOT_REENCRYPTED = "not-reencrypted"
+    """Nobody has confirmed that the legacy cluster's secrets were rewritten since it took its version: naming another
+    one could leave it stuck."""
     NEEDS_OFF_AND_ON = "needs-off-and-on"
     """The move would have to turn KMS off, rewrite all secrets and turn it on again; the app never turns KMS off."""
     UNCONFIRMED_MOVE = "unconfirmed-move"
@@ -334,6 +345,14 @@ _FIXES = {
     Reason.LEGACY_V1: Fix(
         "Turn KMS off, rewrite all secrets, upgrade to Kubernetes 1.27 or newer, and turn KMS on again.",
         _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.ROTATION_DUE: Fix(
+        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
+        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
+    ),
+    Reason.NOT_REENCRYPTED: Fix(
+        "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
+        " POST /api/clusters/{subscription}/{group}/{name}/reencrypted."
     ),
     Reason.NEEDS_OFF_AND_ON: Fix(
         "Turn KMS off by hand, rewrite all secrets, keep the old key, then let the app turn it on again.",

@@ -169,7 +169,13 @@ class Reconciler:
         if record.claim is not None:
             reason = Reason.UPDATING if isinstance(record.claim.change, Change) else Reason.PREPARING
             return await self._wait(reason, record, seen, request, now=now, after=self.look_again)
-        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+        facts = Facts(
+            cluster,
+            record.waiting,
+            record.refusal,
+            set_back=record.set_back_by(now),
+            succession=await self.usage.succession(cluster, now=now),
+        )
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
         except Throttled as error:
@@ -185,6 +191,8 @@ class Reconciler:
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
         decision = decide(facts, assignment, now)
+        if decision.reason is Reason.ROTATION_UNKNOWN:
+            return facts, replace(decision, action=Action.WAIT)  # the key was asked for a look when it was first seen
         if decision.action is Action.LOOK_CLOSER:
             facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
             decision = decide(facts, assignment, now)

@@ -30,7 +30,7 @@ from shared.reasons import Action, Reason
 from shared.recorder import Recorder
 from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
 from shared.rotation import KeyUser, user_of
-from shared.usage import Usage
+from shared.usage import Books, Usage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class _Tally:
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
     users: defaultdict[KeyId, list[KeyUser]] = field(default_factory=lambda: defaultdict(list))
+    books: dict[KeyId, Books] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     paused: bool | None = None
@@ -192,7 +193,13 @@ class Sweeper:
 
         A row that is held back was looked at closely already: while it stays held back, another look finds no more.
         """
-        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+        facts = Facts(
+            cluster,
+            record.waiting,
+            record.refusal,
+            set_back=record.set_back_by(now),
+            succession=await self.usage.succession(cluster, now=now, shared=tally.books),
+        )
         decision = decide(facts, assignment, now)
         closer = decision.action is Action.LOOK_CLOSER and is_held_back(record)
         if assignment.mode is not Mode.ENFORCE or not (closer or would_write(decision)):

@@ -32,6 +32,7 @@ def test_the_addresses_of_storage_are_enough() -> None:
         look_again=timedelta(seconds=60),
         custom_features="",
         notices_topic=None,
+        run_command=False,
         second_role=SecondRole.READER,
     )
 
@@ -47,6 +48,7 @@ def test_every_setting_is_read() -> None:
             "AKS_CUSTOM_FEATURES": "Microsoft.ContainerService/KMSPMKPreview",
             "NOTICES_TOPIC": TOPIC,
             "SECOND_ROLE": "contributor",
+            "RUN_COMMAND": "on",
         }
     )
 
@@ -57,10 +59,11 @@ def test_every_setting_is_read() -> None:
     assert settings.custom_features == "Microsoft.ContainerService/KMSPMKPreview"
     assert settings.notices_topic == TOPIC
     assert settings.second_role is SecondRole.CONTRIBUTOR
+    assert settings.run_command
 
 
 def test_empty_settings_are_as_good_as_none() -> None:
-    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS", "SECOND_ROLE"]
+    optional = ["AZURE_CLIENT_ID", "SUBSCRIPTIONS", "POLICY_FILE", "LOOK_AGAIN_SECONDS", "SECOND_ROLE", "RUN_COMMAND"]
     empty = dict.fromkeys([*optional, "AKS_CUSTOM_FEATURES", "NOTICES_TOPIC"], "")
 
     assert Settings.read(SMALLEST | empty) == Settings.read(SMALLEST)
@@ -84,6 +87,7 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("NOTICES_TOPIC", "topic.westeurope-1.eventgrid.azure.net", id="a-topic-by-its-host"),
         pytest.param("NOTICES_TOPIC", TOPIC.replace("https", "http"), id="a-topic-without-tls"),
         pytest.param("SECOND_ROLE", "Key Vault Reader", id="a-role-by-its-name"),
+        pytest.param("RUN_COMMAND", "yes", id="neither-on-nor-off"),
         pytest.param("LOOK_AGAIN_SECONDS", "0", id="just-below"),
         pytest.param("LOOK_AGAIN_SECONDS", "3601", id="just-above"),
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),
