@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shared.queues import Queues
     from shared.reconciler import Reconciler
     from shared.recorder import Recorder
+    from shared.rewriter import Rewriter
     from shared.settings import Settings
     from shared.surveyor import Surveyor
     from shared.sweeper import Sweeper
@@ -77,6 +78,7 @@ def reconciler() -> Reconciler:
         aks(),
         surveyor(),
         preparer(),
+        rewriter(),
         ledger(),
         recorder(),
         pauses(),
@@ -161,6 +163,14 @@ def preparer() -> Preparer:
     from shared.preparer import Preparer
 
     return Preparer(keyvault(), identities(), roles())
+
+
+@cache
+def rewriter() -> Rewriter:
+    """Rewrites the secrets of legacy clusters."""
+    from shared.rewriter import Rewriter
+
+    return Rewriter(aks(), key_ledger())
 
 
 @cache
@@ -299,6 +309,7 @@ _BUILT = (
         keydata,
         surveyor,
         preparer,
+        rewriter,
         roles,
         identities,
         announcements,

@@ -16,6 +16,7 @@ from shared.policy import OWN, Assignment, LegacyRotation, Mode, NetworkAccess, 
 from shared.preparations import Preparation, preparation_for
 from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
 from shared.reasons import Action, Reason, Subject
+from shared.reencryption import Reencryption, Rewrite, hindrance, next_step
 from shared.rotation import Succession
 
 OLDEST_KUBERNETES = (1, 33, 0)
@@ -43,6 +44,7 @@ DEADLINES = {
     Reason.VAULT_NOT_READY: OPERATION_DEADLINE,
     Reason.UPDATING: OPERATION_DEADLINE,
     Reason.PREPARING: OPERATION_DEADLINE,
+    Reason.REENCRYPTING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
     Reason.ROTATION_UNKNOWN: VISIBILITY_DEADLINE,
 }
@@ -107,6 +109,7 @@ class Facts:
     """All that a decision may look at. `prerequisites` None means: not looked at yet.
 
     `set_back` is when somebody undid what the app had enforced; the last one may be just now. `paused`: enforcement is.
+    `rewrite` is how far the rewrite of a legacy cluster's secrets is, as long as it may go on.
     """
 
     cluster: Cluster
@@ -116,6 +119,7 @@ class Facts:
     set_back: tuple[datetime, ...] = ()
     paused: bool = False
     succession: Succession | None = None
+    rewrite: Rewrite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class Decision:
 
     action: Action
     reasons: tuple[Reason, ...]
-    change: Change | Preparation | None = None
+    change: Change | Preparation | Reencryption | None = None
     look_again: datetime | None = None
 
     @property
@@ -236,7 +240,7 @@ def rotates_legacy(facts: Facts, assignment: Assignment, now: datetime) -> Decis
     if reports:
         return _report(Reason.ROTATION_DUE) if due else None
     if found.rotated and not found.rewritten:
-        return _shut(assignment, due=due)
+        return _shut(facts, assignment, now, due=due)
     return _rotate(facts, assignment, replace(reference, version=found.newest), now) if due else None
 
 
@@ -249,12 +253,28 @@ def _rotate(facts: Facts, assignment: Assignment, named: KeyReference, now: date
     return was_refused(facts, assignment, now) or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
 
 
-def _shut(assignment: Assignment, *, due: bool) -> Decision | None:
+def _shut(facts: Facts, assignment: Assignment, now: datetime, *, due: bool) -> Decision | None:
     """The guard: nothing is named before the rewrite; the app makes that itself where policy and setting say so."""
     reasons = (Reason.NOT_REENCRYPTED, *([Reason.ROTATION_DUE] if due else []))
     if assignment.legacy_rotation is LegacyRotation.UPDATE_AND_REENCRYPT and assignment.run_command:
-        return Decision(Action.REENCRYPT, reasons)
+        return was_refused(facts, assignment, now) or _reencrypt(facts, reasons, now)
     return Decision(Action.REPORT, reasons) if due else None
+
+
+def _reencrypt(facts: Facts, reasons: tuple[Reason, ...], now: datetime) -> Decision:
+    """Take the next step of the rewrite, unless the cluster can't run it, or it failed a short while ago or too often.
+
+    A failure of a command is told from one of the cluster: the guard stays shut, and nothing else is held up.
+    """
+    hindered, rewrite = hindrance(facts.cluster), facts.rewrite
+    if hindered is not None:
+        return Decision(Action.REPORT, (hindered, *reasons))
+    if rewrite is not None and rewrite.has_failed:
+        return Decision(Action.REPORT, (Reason.REENCRYPTION_FAILED, *reasons))
+    rests_until = rewrite.rests_until(now) if rewrite is not None else None
+    if rests_until is not None:
+        return Decision(Action.WAIT, (Reason.REENCRYPTION_FAILED, *reasons), look_again=rests_until)
+    return Decision(Action.REENCRYPT, reasons, next_step(facts.cluster, rewrite))
 
 
 def is_legacy_v1(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
@@ -488,10 +508,17 @@ def reason_of(refused: Refused) -> Reason:
 
 
 def under_way(decision: Decision) -> Decision:
-    """Return the wait for what was decided, once it is claimed. A preparation says what it is for."""
+    """Return the wait for what was decided, once it is claimed. All but an update says what it is for."""
     if isinstance(decision.change, Change):
         return replace(decision, action=Action.WAIT, reasons=(Reason.UPDATING, *decision.reasons[1:]))
-    return replace(decision, action=Action.WAIT, reasons=(Reason.PREPARING, *decision.reasons))
+    return replace(decision, action=Action.WAIT, reasons=(wait_of(decision.change), *decision.reasons))
+
+
+def wait_of(change: Change | Preparation | Reencryption | None) -> Reason:
+    """Return what a look waits for while this is under way."""
+    if isinstance(change, Change):
+        return Reason.UPDATING
+    return Reason.REENCRYPTING if isinstance(change, Reencryption) else Reason.PREPARING
 
 
 def is_propagating(found: Prerequisites | None, now: datetime) -> bool:

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.decisions import Decision, Facts, decide, held_back, vault_of, would_write
+from shared.decisions import Decision, Facts, changes_something, decide, held_back, vault_of, would_write
 from shared.errors import LostRace, Malformed, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
@@ -199,6 +199,7 @@ class Sweeper:
             record.refusal,
             set_back=record.set_back_by(now),
             succession=await self.usage.succession(cluster, now=now, shared=tally.books),
+            rewrite=record.rewrite_of(cluster),
         )
         decision = decide(facts, assignment, now)
         closer = decision.action is Action.LOOK_CLOSER and is_held_back(record)
@@ -256,7 +257,7 @@ def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now:
         return Need.ROW
     if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
-    return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
+    return Need.LOOK if changes_something(decision.action) and mode is Mode.ENFORCE else Need.ROW
 
 
 def _is_held_back_otherwise(record: Record, decision: Decision) -> bool:

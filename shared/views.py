@@ -20,6 +20,7 @@ from shared.ledger import Ledger
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
 from shared.records import Claim, Enforcement, Record, Rotation, Run, Shard
+from shared.reencryption import Reencryption
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +230,8 @@ def _change(record: Record) -> Json | None:
     """The change that the decision makes, or in audit would make."""
     if record.change is None:
         return None
+    if isinstance(record.change, Reencryption):
+        return {"reencryption": record.change.view()}
     if not isinstance(record.change, Change):
         return {"preparation": view(record.change)}
     return {

@@ -34,6 +34,7 @@ from shared.queues import Queues
 from shared.reconciler import Reconciler
 from shared.recorder import Recorder
 from shared.records import Record
+from shared.rewriter import Rewriter
 from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
 from shared.tables import Tables
@@ -124,7 +125,12 @@ class Product:
 
 @asynccontextmanager
 async def product(
-    account: Account, policy: str = ENFORCE, *, topic: str | None = None, features: str = ""
+    account: Account,
+    policy: str = ENFORCE,
+    *,
+    topic: str | None = None,
+    features: str = "",
+    run_command: bool = False,
 ) -> AsyncIterator[Product]:
     """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
@@ -133,7 +139,7 @@ async def product(
     async with AsyncExitStack() as opened:
         for closable in (credential, transport, tables, storage):
             await opened.enter_async_context(closable)
-        in_force = PolicyInForce.read(policy)
+        in_force = PolicyInForce.read(policy, run_command=run_command)
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         rows, queues = Tables(tables), Queues(storage)
         ledger, keys = Ledger(rows), KeyLedger(rows)
@@ -142,7 +148,7 @@ async def product(
         announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
-        preparer = Preparer(keyvault, identities, roles)
+        preparer, rewriter = Preparer(keyvault, identities, roles), Rewriter(aks, keys)
         publisher = await opened.enter_async_context(_publisher(topic, credential))
         notices = Notices(publisher) if publisher else None
         recorder, pauses = Recorder(ledger, notices), Pauses(ledger, notices)
@@ -153,7 +159,9 @@ async def product(
             keys,
             queues,
             pauses,
-            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
+            Reconciler(
+                in_force, aks, surveyor, preparer, rewriter, ledger, recorder, pauses, usage, queues, LOOK_AGAIN
+            ),
             Inspector(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
             Sweeper(in_force, aks, ledger, recorder, usage, pauses, queues, ()),
             tables,

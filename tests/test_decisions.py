@@ -897,6 +897,7 @@ def test_only_three_actions_change_something(action: Action) -> None:
         pytest.param(Reason.THROTTLED, timedelta(hours=6), id="throttled"),
         pytest.param(Reason.UPDATING, OPERATION_DEADLINE, id="updating"),
         pytest.param(Reason.PREPARING, OPERATION_DEADLINE, id="preparing"),
+        pytest.param(Reason.REENCRYPTING, OPERATION_DEADLINE, id="reencrypting"),
         pytest.param(Reason.NOT_VISIBLE, VISIBILITY_DEADLINE, id="not-visible"),
     ],
 )
@@ -927,6 +928,7 @@ def test_no_reason_to_wait_lacks_a_deadline() -> None:
         Reason.NOT_VISIBLE,
         Reason.VAULT_NOT_READY,
         Reason.PREPARING,
+        Reason.REENCRYPTING,
         Reason.ROTATION_UNKNOWN,
     }
 
@@ -1034,6 +1036,7 @@ NOBODY_MENDS = {
     Reason.ROTATION_UNKNOWN,
     Reason.TO_ROTATE,
     Reason.PREPARING,
+    Reason.REENCRYPTING,
     Reason.UPDATING,
     Reason.BUSY,
     Reason.IDENTITY_TO_CHANGE,
@@ -1424,7 +1427,7 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
-    known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused", "succession"]
+    known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused", "succession", "rewrite"]
 
     assert [field.name for field in fields(Facts)] == known
 

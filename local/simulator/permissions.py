@@ -11,7 +11,7 @@ from threading import Condition
 from local.simulator.errors import authorization_failed
 from local.simulator.roles import matches
 
-VERBS = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
+VERBS = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete", "POST": "action"}
 PROVIDERS = "/providers/"
 
 
@@ -54,4 +54,6 @@ def action_of(method: str, path: str) -> tuple[str, str] | None:
     namespace, *parts = rest.split("/")
     if len(parts) % 2 == 0:
         scope = path
+    if method == "POST" and len(parts) > 1:
+        scope = path.rpartition("/")[0]  # an action has no name of its own
     return "/".join([namespace, *parts[::2], verb]), scope
