@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from azure.core import MatchConditions
@@ -12,10 +14,10 @@ from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.core.rest import HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
-from azure.mgmt.containerservice.models import ManagedCluster
+from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 
 from shared.calls import ImpatientRetry, translated
-from shared.clusters import Cluster, ClusterId, asking_for, parse_subscription
+from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
 
@@ -26,6 +28,23 @@ _SUBSCRIPTIONS = "https://management.azure.com/subscriptions?api-version=2022-12
 _SUBSCRIPTION = "https://management.azure.com/subscriptions/{}?api-version=2022-12-01"
 _CONNECT_SECONDS, _READ_SECONDS = 10, 40
 """Of a PUT. Together under the look-again interval: by then a claimed write has arrived or never will."""
+
+
+ENTRA_SERVER = "6dae42f8-4368-4678-94ff-3960e28e3630"
+"""AKS in Entra ID, the same in every cloud: whom a token for a cluster's API server is for.
+
+Source: Azure CLI, aks command invoke; Azure/azure-rest-api-specs issue 22480 (MissingAADClusterToken).
+"""
+
+_COMMAND = re.compile(r"/commandResults/(\w{1,64})(?:\?|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEnd:
+    """A command that has ended. `exit_code` None: it could not be run. What it `printed` is for whoever started it."""
+
+    exit_code: int | None
+    printed: str = field(default="", repr=False)
 
 
 class Aks:
@@ -87,6 +106,55 @@ class Aks:
             )
             operation = await poller.result()
         return str(operation) if operation else None
+
+    async def run(self, cluster: Cluster, command: str) -> str | None:
+        """Start a shell command in a pod of a cluster; return where its result will be, without waiting for it.
+
+        Where the cluster asks Entra ID, the command runs as the app's own identity: its token is passed on, and never
+        kept. Source: AKS docs, access-private-cluster.
+        """
+        addresses: list[str] = []
+
+        def keep_address(response: PipelineResponse[Any, Any]) -> None:
+            addresses.append(response.http_response.headers.get("Location") or "")
+
+        with translated(writing=True):
+            token = await self._cluster_token() if cluster.entra else None
+            await self._client(cluster.id.subscription).managed_clusters.begin_run_command(
+                cluster.id.group,
+                cluster.id.name,
+                RunCommandRequest(command=command, cluster_token=token),
+                polling=False,
+                retry_total=0,
+                raw_response_hook=keep_address,
+                connection_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
+            )
+        found = _COMMAND.search(addresses[-1]) if addresses else None
+        return f"{cluster.id}/commandResults/{found[1]}" if found else None
+
+    async def command_end(self, cluster_id: ClusterId, operation: str) -> CommandEnd | None:
+        """Return how a command ended, given where its result is; None while it runs.
+
+        A result that Azure has no more is one of a command that could not be run: nobody can tell.
+        Source: Azure REST reference, Managed Clusters - Get Command Result (202 while it runs).
+        """
+        found = _COMMAND.search(operation)
+        if found is None:
+            return CommandEnd(None)
+        operations = self._client(cluster_id.subscription).managed_clusters
+        try:
+            with translated():
+                result = await operations.get_command_result(cluster_id.group, cluster_id.name, found[1])
+        except Missing:
+            return CommandEnd(None)
+        if result is None or (result.provisioning_state or "").lower() not in TERMINAL_STATES:
+            return None
+        ran = (result.provisioning_state or "").lower() == "succeeded"
+        return CommandEnd(result.exit_code, result.logs or "") if ran else CommandEnd(None)
+
+    async def _cluster_token(self) -> str:
+        return (await self._credential.get_token(f"{ENTRA_SERVER}/.default")).token
 
     async def failure(self, operation: str) -> tuple[str, str] | None:
         """Return the code and text with which an operation failed; None if it did not, or nobody can tell any more.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shared.queues import Queues
     from shared.reconciler import Reconciler
     from shared.recorder import Recorder
+    from shared.rewriter import Rewriter
     from shared.rotator import Rotator
     from shared.settings import Settings
     from shared.surveyor import Surveyor
@@ -62,7 +63,8 @@ def policy() -> PolicyInForce:
 
     file = _ROOT / settings().policy_file
     try:
-        in_force = PolicyInForce.read(file.read_text(encoding="utf-8"), settings().second_role)
+        text = file.read_text(encoding="utf-8")
+        in_force = PolicyInForce.read(text, settings().second_role, run_command=settings().run_command)
     except (OSError, UnicodeDecodeError) as error:
         in_force = PolicyInForce(None, (f"{settings().policy_file}: {type(error).__name__}",))
     for fault in in_force.faults:
@@ -80,6 +82,7 @@ def reconciler() -> Reconciler:
         aks(),
         surveyor(),
         preparer(),
+        rewriter(),
         ledger(),
         recorder(),
         pauses(),
@@ -188,6 +191,14 @@ def preparer() -> Preparer:
     from shared.preparer import Preparer
 
     return Preparer(keyvault(), identities(), roles())
+
+
+@cache
+def rewriter() -> Rewriter:
+    """Rewrites the secrets of legacy clusters."""
+    from shared.rewriter import Rewriter
+
+    return Rewriter(aks(), key_ledger())
 
 
 @cache
@@ -337,6 +348,7 @@ _BUILT = (
         keydata,
         surveyor,
         preparer,
+        rewriter,
         roles,
         identities,
         announcements,

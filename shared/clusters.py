@@ -186,6 +186,7 @@ class Cluster:
     """A managed cluster at one moment, as its document says.
 
     `document` is the writable projection of what was read: what a PUT sends back, changed in the KMS part alone.
+    `entra` says that its API server asks Entra ID who somebody is; `has_ready_pool` that a pod finds a node.
     """
 
     id: ClusterId
@@ -201,6 +202,9 @@ class Cluster:
     etag: str | None
     resource_uid: str | None
     document: Document = field(repr=False, compare=False)
+    entra: bool = False
+    run_command_disabled: bool = False
+    has_ready_pool: bool = False
 
     @classmethod
     def read(cls, document: Document, writable: Document) -> Self:
@@ -221,6 +225,9 @@ class Cluster:
             etag=_text(document, "eTag") or None,
             resource_uid=_text(properties, "resourceUID"),
             document=writable,
+            entra=_part(properties, "aadProfile").get("managed") is True,
+            run_command_disabled=_part(properties, "apiServerAccessProfile").get("disableRunCommand") is True,
+            has_ready_pool=any(map(_is_ready, _list(properties, "agentPoolProfiles"))),
         )
 
     @property
@@ -305,6 +312,16 @@ def _version(properties: Document) -> tuple[int, int, int] | None:
 def _is_settled(pool: Any) -> bool:
     state = _text(pool, "provisioningState") if isinstance(pool, Mapping) else None
     return state is None or state.lower() in TERMINAL_STATES
+
+
+def _is_ready(pool: Any) -> bool:
+    """Whether a pool's last operation ended well, it runs, and it has a node."""
+    if not isinstance(pool, Mapping):
+        return False
+    succeeded = (_text(pool, "provisioningState") or "").lower() == "succeeded"
+    running = (_text(_part(pool, "powerState"), "code") or "Running").lower() == "running"
+    count = pool.get("count")
+    return succeeded and running and isinstance(count, int) and count > 0
 
 
 def _identity(document: Document) -> Identity:

@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 
 from shared.clusters import Cluster, Encryption, IdentityKind, KeyManagement
 from shared.errors import Refused
-from shared.keys import KeyId, VaultId
-from shared.policy import OWN, Assignment, Mode, NetworkAccess, Preparing, Target
+from shared.keys import KeyId, KeyReference, VaultId
+from shared.policy import OWN, Assignment, LegacyRotation, Mode, NetworkAccess, Preparing, Target
 from shared.preparations import Preparation, preparation_for
 from shared.prerequisites import Prerequisites, access_obstacle, obstacle, warnings
 from shared.reasons import Action, Reason, Subject
+from shared.reencryption import Reencryption, Rewrite, hindrance, next_step
 from shared.rights import CODES
+from shared.rotation import Succession
 
 OLDEST_KUBERNETES = (1, 33, 0)
 """The new experience's first version. Source: AKS docs, kms-data-encryption."""
@@ -43,7 +45,9 @@ DEADLINES = {
     Reason.VAULT_NOT_READY: OPERATION_DEADLINE,
     Reason.UPDATING: OPERATION_DEADLINE,
     Reason.PREPARING: OPERATION_DEADLINE,
+    Reason.REENCRYPTING: OPERATION_DEADLINE,
     Reason.NOT_VISIBLE: VISIBILITY_DEADLINE,
+    Reason.ROTATION_UNKNOWN: VISIBILITY_DEADLINE,
 }
 """Every reason to wait that passes by itself has an end; after it, waiting is a failure with its reason."""
 
@@ -64,6 +68,12 @@ class Change:
     etag: str
     identity: str | None = None
     identity_before: IdentityKind | None = None
+
+    @property
+    def rotates(self) -> bool:
+        """Whether it only names another version of a legacy cluster's key."""
+        legacy = KeyManagement.LEGACY
+        return self.before.key_management is legacy and self.after.key_management is legacy
 
     def is_in(self, cluster: Cluster) -> bool:
         """Return whether the cluster's document shows what this change asks for."""
@@ -100,6 +110,7 @@ class Facts:
     """All that a decision may look at. `prerequisites` None means: not looked at yet.
 
     `set_back` is when somebody undid what the app had enforced; the last one may be just now. `paused`: enforcement is.
+    `rewrite` is how far the rewrite of a legacy cluster's secrets is, as long as it may go on.
     """
 
     cluster: Cluster
@@ -108,6 +119,8 @@ class Facts:
     prerequisites: Prerequisites | None = None
     set_back: tuple[datetime, ...] = ()
     paused: bool = False
+    succession: Succession | None = None
+    rewrite: Rewrite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ class Decision:
 
     action: Action
     reasons: tuple[Reason, ...]
-    change: Change | Preparation | None = None
+    change: Change | Preparation | Reencryption | None = None
     look_again: datetime | None = None
 
     @property
@@ -140,7 +153,7 @@ def decide(facts: Facts, assignment: Assignment, now: datetime) -> Decision:
 
 def changes_something(action: Action) -> bool:
     """Return whether this action writes something in Azure, once the mode is enforce."""
-    return action in {Action.ENSURE, Action.WRITE}
+    return action in {Action.ENSURE, Action.REENCRYPT, Action.WRITE}
 
 
 def would_write(decision: Decision) -> bool:
@@ -210,6 +223,59 @@ def has_failed(facts: Facts, _assignment: Assignment, _now: datetime) -> Decisio
 def is_stopped(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
     """Only start and delete are allowed. Source: AKS docs, start-stop-cluster."""
     return _report(Reason.STOPPED) if not facts.cluster.running else None
+
+
+def rotates_legacy(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
+    """A legacy cluster stays on its version until somebody names another, and that only once its secrets are rewritten:
+    KMS keeps two keys at once, and a second rotation before the rewrite leaves the cluster stuck.
+
+    Sources: AKS docs, use-kms-etcd-encryption; Azure/kubernetes-kms issue 291.
+    """
+    if not _stays_legacy(facts.cluster, assignment):
+        return None
+    found, reference = facts.succession, facts.cluster.encryption.key
+    reports = assignment.legacy_rotation is LegacyRotation.REPORT
+    if found is None or reference is None:
+        return None if reports else Decision(Action.LOOK_CLOSER, (Reason.ROTATION_UNKNOWN,))
+    due = found.newest not in {None, reference.version}
+    if reports:
+        return _report(Reason.ROTATION_DUE) if due else None
+    if found.rotated and not found.rewritten:
+        return _shut(facts, assignment, now, due=due)
+    return _rotate(facts, assignment, replace(reference, version=found.newest), now) if due else None
+
+
+def _rotate(facts: Facts, assignment: Assignment, named: KeyReference, now: datetime) -> Decision:
+    """Name this version in the cluster, and change nothing else."""
+    before, etag = facts.cluster.encryption, facts.cluster.etag
+    if etag is None:
+        return _report(Reason.NO_ETAG)
+    change = Change(before, replace(before, key_url=named.url), etag)
+    return was_refused(facts, assignment, now) or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
+
+
+def _shut(facts: Facts, assignment: Assignment, now: datetime, *, due: bool) -> Decision | None:
+    """The guard: nothing is named before the rewrite; the app makes that itself where policy and setting say so."""
+    reasons = (Reason.NOT_REENCRYPTED, *([Reason.ROTATION_DUE] if due else []))
+    if assignment.legacy_rotation is LegacyRotation.UPDATE_AND_REENCRYPT and assignment.run_command:
+        return was_refused(facts, assignment, now) or _reencrypt(facts, reasons, now)
+    return Decision(Action.REPORT, reasons) if due else None
+
+
+def _reencrypt(facts: Facts, reasons: tuple[Reason, ...], now: datetime) -> Decision:
+    """Take the next step of the rewrite, unless the cluster can't run it, or it failed a short while ago or too often.
+
+    A failure of a command is told from one of the cluster: the guard stays shut, and nothing else is held up.
+    """
+    hindered, rewrite = hindrance(facts.cluster), facts.rewrite
+    if hindered is not None:
+        return Decision(Action.REPORT, (hindered, *reasons))
+    if rewrite is not None and rewrite.has_failed:
+        return Decision(Action.REPORT, (Reason.REENCRYPTION_FAILED, *reasons))
+    rests_until = rewrite.rests_until(now) if rewrite is not None else None
+    if rests_until is not None:
+        return Decision(Action.WAIT, (Reason.REENCRYPTION_FAILED, *reasons), look_again=rests_until)
+    return Decision(Action.REENCRYPT, reasons, next_step(facts.cluster, rewrite))
 
 
 def is_legacy_v1(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
@@ -410,6 +476,7 @@ CHECKS: tuple[Check, ...] = (
     is_busy,
     has_failed,
     is_stopped,
+    rotates_legacy,
     is_legacy_v1,
     kubernetes_is_too_old,
     identity_is_unsupported,
@@ -444,10 +511,17 @@ def reason_of(refused: Refused) -> Reason:
 
 
 def under_way(decision: Decision) -> Decision:
-    """Return the wait for what was decided, once it is claimed. A preparation says what it is for."""
+    """Return the wait for what was decided, once it is claimed. All but an update says what it is for."""
     if isinstance(decision.change, Change):
         return replace(decision, action=Action.WAIT, reasons=(Reason.UPDATING, *decision.reasons[1:]))
-    return replace(decision, action=Action.WAIT, reasons=(Reason.PREPARING, *decision.reasons))
+    return replace(decision, action=Action.WAIT, reasons=(wait_of(decision.change), *decision.reasons))
+
+
+def wait_of(change: Change | Preparation | Reencryption | None) -> Reason:
+    """Return what a look waits for while this is under way."""
+    if isinstance(change, Change):
+        return Reason.UPDATING
+    return Reason.REENCRYPTING if isinstance(change, Reencryption) else Reason.PREPARING
 
 
 def is_propagating(found: Prerequisites | None, now: datetime) -> bool:
@@ -529,6 +603,12 @@ def _mend(reason: Reason, facts: Facts, assignment: Assignment) -> Decision:
         return _report(reason)
     preparation = preparation_for(reason, facts.cluster, vault, assignment, facts.prerequisites)
     return Decision(Action.ENSURE, (reason,), preparation) if preparation is not None else _report(reason)
+
+
+def _stays_legacy(cluster: Cluster, assignment: Assignment) -> bool:
+    """Whether the cluster has legacy KMS and its target lets it: one that is to move needs no new version first."""
+    legacy = cluster.encryption.key_management is KeyManagement.LEGACY
+    return legacy and assignment.target is not None and not assignment.target.migrate
 
 
 def _is_encrypted(cluster: Cluster) -> bool:

@@ -41,6 +41,7 @@ from shared.records import (
     Settlement,
     Shard,
 )
+from shared.reencryption import Reencryption, Rewrite
 from shared.tables import (
     EPOCH,
     PROPERTY_LIMIT,
@@ -71,11 +72,12 @@ _LAST, _SWEEP_ROW = "last", "sweep"
 InFlight = Callable[[ClusterId], Awaitable[bool | None]]
 """Asks Azure whether an operation runs on a cluster; None if that can't be told."""
 
-_CHANGE: TypeAdapter[Change | Preparation] = TypeAdapter(Change | Preparation)
+_CHANGE: TypeAdapter[Change | Preparation | Reencryption] = TypeAdapter(Change | Preparation | Reencryption)
 _CLAIM = TypeAdapter(Claim)
 _ENCRYPTION = TypeAdapter(Encryption)
 _FIX = TypeAdapter(Fix)
 _REFUSAL = TypeAdapter(Refusal)
+_REWRITE = TypeAdapter(Rewrite)
 
 
 class Ledger:
@@ -162,23 +164,31 @@ class Ledger:
         return await self.write(replace(record, claim=claim))
 
     async def settle(
-        self, record: Record, what: Settlement, *, now: datetime, refusal: Refusal | None = None
+        self,
+        record: Record,
+        what: Settlement,
+        *,
+        now: datetime,
+        refusal: Refusal | None = None,
+        found: Mapping[str, Any] | None = None,
     ) -> Record:
         """End a claim: keep what was written with before and after, give back its slots, then clear it.
 
         In this order, so that a crash in between is settled again by the next look. LostRace if another look was first.
+        `found` is what else is known of its end, for the line of activity.
         A write that Azure took and somebody undid before it was seen in effect counts as enforced, and so as set back.
         """
         claim = record.claim
         if claim is None:
             raise AssertionError("only a claim is settled")
-        said: dict[str, Any] = {"outcome": what, "endedAt": now}
+        said: dict[str, Any] = {"outcome": what, "endedAt": now, **(found or {})}
         if refusal is not None:
             said |= {"code": refusal.code, "text": refusal.text}
         await self.note(_write_activity(record.cluster_id, claim, ended=said))
         await self._release_slots(claim.intent)
         taken = what is Settlement.DONE or (what is Settlement.WITHDRAWN and claim.accepted_at is not None)
-        encrypts = isinstance(claim.change, Change) and claim.change.identity is None
+        change = claim.change
+        encrypts = isinstance(change, Change) and change.identity is None and not change.rotates
         enforced_at = now if taken and encrypts else record.enforced_at
         return await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
 
@@ -480,6 +490,7 @@ def _row(record: Record) -> dict[str, Any]:
             "closedAt": record.closed_at,
             "use": record.use,
             "pastKeys": ",".join(map(str, record.past_keys)) or None,
+            "rewrite": to_json(_REWRITE, record.rewrite),
         }
     )
 
@@ -512,6 +523,7 @@ def _record(row: Row) -> Record:
         closed_at=row.get("closedAt"),
         use=row.get("use"),
         past_keys=tuple(KeyId(*key.split("/")) for key in row.get("pastKeys", "").split(",") if key),
+        rewrite=from_json(_REWRITE, row.get("rewrite")),
     )
 
 
@@ -523,8 +535,7 @@ def _waiting(row: Row) -> Waiting | None:
 
 def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, Any]) -> Activity:
     """The one line of a write: who asked for what, what was there before, and by and by what came of it."""
-    change = claim.change
-    kind, what = ("write", _changed(change)) if isinstance(change, Change) else ("preparation", _prepared(change))
+    kind, what = _kind_of(claim.change)
     said = {
         "askedBy": claim.asked_by,
         **what,
@@ -534,6 +545,12 @@ def _write_activity(cluster_id: ClusterId, claim: Claim, *, ended: Mapping[str, 
         **ended,
     }
     return Activity(cluster_id, claim.intent, claim.claimed_at, kind, said)
+
+
+def _kind_of(change: Change | Preparation | Reencryption) -> tuple[str, dict[str, Any]]:
+    if isinstance(change, Change):
+        return "write", _changed(change)
+    return ("reencryption", change.view()) if isinstance(change, Reencryption) else ("preparation", _prepared(change))
 
 
 def _changed(change: Change) -> dict[str, Any]:

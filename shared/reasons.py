@@ -27,6 +27,8 @@ class Action(StrEnum):
     """Somebody has to do something first."""
     ENSURE = "ensure"
     """Put a prerequisite in place; in audit, say that this would be done."""
+    REENCRYPT = "reencrypt"
+    """Rewrite a legacy cluster's secrets by run command; in audit, say that this would be done."""
     WRITE = "write"
     """Change the cluster; in audit, say that this would be done."""
 
@@ -66,6 +68,22 @@ class Reason(StrEnum):
     """The cluster is encrypted with KMS, but not the way its target asks, and the target does not say migrate."""
     LEGACY_V1 = "legacy-v1"
     """The cluster has legacy KMS v1, below Kubernetes 1.27: there is no direct move from there."""
+    ROTATION_UNKNOWN = "rotation-unknown"
+    """Which versions the key of a legacy cluster has is not known yet."""
+    ROTATION_DUE = "rotation-due"
+    """The key of a legacy cluster has a newer version than the one that the cluster names."""
+    TO_ROTATE = "to-rotate"
+    """A legacy cluster is to name its key's newest version; its secrets were rewritten since the last time."""
+    NOT_REENCRYPTED = "not-reencrypted"
+    """Nobody has confirmed that a legacy cluster's secrets were rewritten since it took its version: it stays on it."""
+    REENCRYPTING = "reencrypting"
+    """A run command of ours rewrites the legacy cluster's secrets, a chunk of its namespaces at a time."""
+    REENCRYPTION_FAILED = "reencryption-failed"
+    """The run command that rewrites the secrets failed, left some out, or printed something else than its counts."""
+    RUN_COMMAND_DISABLED = "run-command-disabled"
+    """The secrets are to be rewritten by run command, and the cluster allows none."""
+    NO_READY_POOL = "no-ready-pool"
+    """The secrets are to be rewritten by run command, and no node pool of the cluster has a node to run it."""
     NEEDS_OFF_AND_ON = "needs-off-and-on"
     """The move would have to turn KMS off, rewrite all secrets and turn it on again; the app never turns KMS off."""
     UNCONFIRMED_MOVE = "unconfirmed-move"
@@ -367,6 +385,28 @@ _FIXES = {
     Reason.LEGACY_V1: Fix(
         "Turn KMS off, rewrite all secrets, upgrade to Kubernetes 1.27 or newer, and turn KMS on again.",
         _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.ROTATION_DUE: Fix(
+        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
+        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
+    ),
+    Reason.NOT_REENCRYPTED: Fix(
+        "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
+        " POST /api/clusters/{subscription}/{group}/{name}/reencrypted."
+    ),
+    Reason.REENCRYPTION_FAILED: Fix(
+        "Find out why, `detail` says what is known, then let the app try again: POST"
+        " /api/clusters/{subscription}/{group}/{name}/resume. Or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
+    ),
+    Reason.RUN_COMMAND_DISABLED: Fix(
+        "Allow run command on the cluster, or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted.",
+        _AKS.format(verb="update") + " --enable-run-command",
+    ),
+    Reason.NO_READY_POOL: Fix(
+        "Give the cluster a node pool that runs and has a node, or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
     ),
     Reason.NEEDS_OFF_AND_ON: Fix(
         "Turn KMS off by hand, rewrite all secrets, keep the old key, then let the app turn it on again.",

@@ -10,6 +10,7 @@ What a crash leaves behind, and who picks it up:
     after the claim, before the PUT               the look that the claim sent for: the eTag is the one claimed
     after the PUT, before the reply or record     the same look: the profile is there
     around a write of a prerequisite              the same look: it asks whether the thing is in place
+    between a command's start and its record      the same look: it starts the command again, which harms nobody
     a message lost for good                       the sweep, or any event: the row is overdue
 """
 
@@ -36,6 +37,7 @@ from shared.decisions import (
     subject_of,
     under_way,
     vault_of,
+    wait_of,
     within_deadline,
     would_write,
 )
@@ -60,9 +62,13 @@ from shared.records import (
     is_pending,
     is_stale,
     is_to_be_sent,
+    rewrite_after,
     settlement_of_change,
     settlement_of_preparation,
+    settlement_of_reencryption,
 )
+from shared.reencryption import Reencryption
+from shared.rewriter import Rewriter, end_of
 from shared.rights import CODES, missing_rights
 from shared.surveyor import Surveyor
 from shared.usage import Usage
@@ -82,6 +88,7 @@ class Reconciler:
     aks: Aks
     surveyor: Surveyor
     preparer: Preparer
+    rewriter: Rewriter
     ledger: Ledger
     recorder: Recorder
     pauses: Pauses
@@ -107,11 +114,11 @@ class Reconciler:
         await self._report(Reason.POISONED, record, request, now=now)
 
     async def resume(self, cluster_id: ClusterId, *, asked_by: str, now: datetime) -> Record | None:
-        """Let a contested cluster be written again, and look at it; None if it is not known."""
+        """Let a contested cluster be written again, or a rewrite that failed begin anew; None if it is not known."""
         record = await self.ledger.cluster(cluster_id)
         if record is None:
             return None
-        resumed = await self.ledger.write(replace(record, set_back=(), enforced_at=None, refusal=None))
+        resumed = await self.ledger.write(replace(record, set_back=(), enforced_at=None, refusal=None, rewrite=None))
         await self.ledger.note(Activity(cluster_id, uuid4().hex, now, "resumed", {"askedBy": asked_by}))
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, asked_by))
         return resumed
@@ -146,25 +153,52 @@ class Reconciler:
 
         How an update ended is counted first. After a crash it is counted again, which counts once.
         """
-        claim = record.claim
-        what = await self._settlement(claim, cluster, now) if claim is not None else None
-        if claim is not None and what is not None:
-            refusal = await self._refusal_after(record, cluster, claim, what, now)
-            if isinstance(claim.change, Change):
-                stop_after = self.policy.limits.stop_after_failures
-                await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
-            record = await self.ledger.settle(record, what, now=now, refusal=refusal)
-            log.info("%s: what was claimed is %s", record.cluster_id, what)
+        if record.claim is not None:
+            record = await self._settled_claim(record, record.claim, cluster, now=now)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
             await self.usage.close(record, now=now)
             await self.ledger.archive(record, now)
             record = Record(record.cluster_id, version=record.version)
         return record
 
-    async def _settlement(self, claim: Claim, cluster: Cluster, now: datetime) -> Settlement | None:
-        if isinstance(claim.change, Change):
-            return settlement_of_change(claim, claim.change, cluster, now=now, patience=self.look_again)
-        in_place = await self.preparer.is_in_place(claim.change, now=now)
+    async def _settled_claim(self, record: Record, claim: Claim, cluster: Cluster, *, now: datetime) -> Record:
+        change = claim.change
+        if isinstance(change, Reencryption):
+            return await self._settled_step(record, claim, change, cluster, now=now)
+        what = await self._settlement(claim, change, cluster, now)
+        if what is None:
+            return record
+        refusal = await self._refusal_after(record, cluster, claim, what, now)
+        if isinstance(change, Change):
+            stop_after = self.policy.limits.stop_after_failures
+            await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
+        log.info("%s: what was claimed is %s", record.cluster_id, what)
+        return await self.ledger.settle(record, what, now=now, refusal=refusal)
+
+    async def _settled_step(
+        self, record: Record, claim: Claim, step: Reencryption, cluster: Cluster, *, now: datetime
+    ) -> Record:
+        """Settle a step of a rewrite. What the last one confirms is remembered before its claim is cleared."""
+        ran = await self.rewriter.ran(cluster.id, step, claim.operation)
+        what = settlement_of_reencryption(claim, step, cluster, ran, now=now, patience=self.look_again)
+        if what is None:
+            return record
+        rewrite = rewrite_after(record, claim, step, what, ran, now=now)
+        if rewrite is not None and rewrite.is_over:
+            await self.rewriter.confirm(cluster.id, rewrite)
+            rewrite = None
+        never_started = what is Settlement.WITHDRAWN and claim.operation is None
+        refusal = await self._refusal_after(record, cluster, claim, what, now) if never_started else None
+        log.info("%s: step %s of %s of the rewrite is %s", record.cluster_id, step.chunk, step.chunks, what)
+        settled, found = replace(record, rewrite=rewrite), end_of(step, ran, what)
+        return await self.ledger.settle(settled, what, now=now, refusal=refusal, found=found)
+
+    async def _settlement(
+        self, claim: Claim, change: Change | Preparation, cluster: Cluster, now: datetime
+    ) -> Settlement | None:
+        if isinstance(change, Change):
+            return settlement_of_change(claim, change, cluster, now=now, patience=self.look_again)
+        in_place = await self.preparer.is_in_place(change, now=now)
         return settlement_of_preparation(claim, in_place, now=now, patience=self.look_again)
 
     async def _decide(self, cluster: Cluster, record: Record, request: ClusterRequest, *, now: datetime) -> Record:
@@ -172,9 +206,17 @@ class Reconciler:
         noted = await self.usage.note(record, cluster, now=now)
         seen = noted.after_reading(cluster).after_assigning(assignment)
         if record.claim is not None:
-            reason = Reason.UPDATING if isinstance(record.claim.change, Change) else Reason.PREPARING
-            return await self._wait(reason, record, seen, request, now=now, after=self.look_again)
-        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+            waits_for = wait_of(record.claim.change)
+            return await self._wait(waits_for, record, seen, request, now=now, after=self.look_again)
+        seen = replace(seen, rewrite=record.rewrite_of(cluster))
+        facts = Facts(
+            cluster,
+            record.waiting,
+            record.refusal,
+            set_back=record.set_back_by(now),
+            succession=await self.usage.succession(cluster, now=now),
+            rewrite=seen.rewrite,
+        )
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
         except Throttled as error:
@@ -190,6 +232,8 @@ class Reconciler:
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
         decision = decide(facts, assignment, now)
+        if decision.reason is Reason.ROTATION_UNKNOWN:
+            return facts, replace(decision, action=Action.WAIT)  # the key was asked for a look when it was first seen
         if decision.action is Action.LOOK_CLOSER:
             facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
             decision = decide(facts, assignment, now)
@@ -306,16 +350,30 @@ class Reconciler:
             subject = subject_of(cluster, self.policy.assignment(cluster, now))
             return await self._report(refusal.reason, record, request, now=now, detail=str(error), subject=subject)
         except (Conflict, Unavailable, Unreadable) as error:
-            log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
+            log.warning("%s: no clear answer to the write: %s", record.cluster_id, error)
             return record
-        log.info("%s: Azure took the update", record.cluster_id)
-        with suppress(LostRace):  # another look saw the update arrive; the claim is settled all the same
+        log.info("%s: Azure took the write", record.cluster_id)
+        return await self._accept(record, claim, operation, now=now)
+
+    async def _accept(self, record: Record, claim: Claim, operation: str | None, *, now: datetime) -> Record:
+        """Record that Azure took the write; once more where another look wrote the row meanwhile.
+
+        That look may have settled the claim. A command that is not recorded would be started once more.
+        """
+        with suppress(LostRace):
             return await self.ledger.accept(record, operation, now=now)
+        newer = await self.ledger.cluster(record.cluster_id)
+        if newer is None or newer.claim is None or newer.claim.intent != claim.intent:
+            return record
+        with suppress(LostRace):
+            return await self.ledger.accept(newer, operation, now=now)
         return record
 
-    async def _send(self, cluster: Cluster, change: Change | Preparation) -> str | None:
+    async def _send(self, cluster: Cluster, change: Change | Preparation | Reencryption) -> str | None:
         if isinstance(change, Change):
             return await self.aks.put(cluster, change)
+        if isinstance(change, Reencryption):
+            return await self.rewriter.start(cluster, change)
         try:
             await self.preparer.prepare(change)
         except Unreadable as error:

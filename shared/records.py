@@ -20,6 +20,7 @@ from shared.decisions import (
     Decision,
     Refusal,
     Waiting,
+    changes_something,
     subject_of,
 )
 from shared.keyhealth import SHOWN, Finding
@@ -27,10 +28,11 @@ from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
 from shared.reasons import Action, Fix, Reason, Subject, fix
+from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
 from shared.rotation import KeyUser, Need, Standing, in_order, standing
 
-_OPERATION = re.compile(r"/operations/([0-9a-f-]{36})", re.IGNORECASE)
+_OPERATION = re.compile(r"/(?:operations/([0-9a-f-]{36})|commandResults/(\w{1,64}))", re.IGNORECASE)
 
 EARLY = timedelta(minutes=1)
 """A message that comes earlier than this is sent again for the rest of its time."""
@@ -47,14 +49,14 @@ OVERDUE_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A write of ours, to a cluster or to what it needs: recorded before it is sent, and settled by a later look.
+    """A write of ours, to a cluster, what it needs or its secrets: recorded before it is sent, settled by a later look.
 
     `intent` names it for good. `accepted_at` stays None when the reply never came; it may have arrived all the same.
     `operation` is the address at which Azure tells of it once it was accepted.
     """
 
     intent: str
-    change: Change | Preparation
+    change: Change | Preparation | Reencryption
     asked_by: str
     resource_uid: str | None
     claimed_at: datetime
@@ -65,7 +67,7 @@ class Claim:
     def operation_id(self) -> str | None:
         """The operation's own id. Its address is signed, so it stays in the claim and goes nowhere else."""
         match = _OPERATION.search(self.operation or "")
-        return match[1] if match else None
+        return match[1] or match[2] if match else None
 
 
 class Settlement(StrEnum):
@@ -175,7 +177,7 @@ class Record:
 
     `version` is the row's ETag, None while the row does not exist; it takes no part in comparisons, so that
     a look that finds nothing new writes nothing. `use` sums up what was remembered of its use of a key, `past_keys`
-    are those that it used before.
+    are those that it used before. `rewrite` is how far the rewrite of its secrets is.
     """
 
     cluster_id: ClusterId
@@ -191,7 +193,7 @@ class Record:
     reasons: tuple[Reason, ...] = ()
     detail: str | None = None
     fix: Fix | None = None
-    change: Change | Preparation | None = None
+    change: Change | Preparation | Reencryption | None = None
     decided_at: datetime | None = None
     claim: Claim | None = None
     waiting: Waiting | None = None
@@ -203,6 +205,7 @@ class Record:
     closed_at: datetime | None = None
     use: str | None = None
     past_keys: tuple[KeyId, ...] = ()
+    rewrite: Rewrite | None = None
 
     def says_the_same_as(self, other: Record) -> bool:
         """Return whether writing this over the other would change nothing that matters."""
@@ -223,6 +226,10 @@ class Record:
         since = self.set_back[-1] if self.set_back else None
         undone = self.enforced_at is not None and (since is None or self.enforced_at > since)
         return (*self.set_back, now)[-CONTEST:] if undone else self.set_back
+
+    def rewrite_of(self, cluster: Cluster) -> Rewrite | None:
+        """Return how far the rewrite of the cluster's secrets is; None where it begins anew."""
+        return self.rewrite if self.rewrite is not None and self.rewrite.is_for(cluster) else None
 
     def after_reading(self, cluster: Cluster) -> Self:
         """Take over what the cluster's document says."""
@@ -276,6 +283,8 @@ class Record:
             return "; ".join(assignment.faults)[:1000]
         if decision.reason in {*BLOCKING, Reason.CONFLICT, Reason.FAILED} and self.refusal:
             return f"{self.refusal.code}: {self.refusal.text}"
+        if decision.reason is Reason.REENCRYPTION_FAILED and self.rewrite is not None:
+            return self.rewrite.said
         return None
 
 
@@ -345,6 +354,40 @@ def settlement_of_preparation(
     if in_place:
         return Settlement.DONE
     return Settlement.WITHDRAWN if now - claim.claimed_at >= patience else None
+
+
+def settlement_of_reencryption(
+    claim: Claim, step: Reencryption, cluster: Cluster, ran: Ran | None, *, now: datetime, patience: timedelta
+) -> Settlement | None:
+    """Tell what became of a claimed step of a rewrite; `ran` None means that it runs or can't be told. Pure.
+
+    A cluster that changed meanwhile begins its rewrite anew, whatever the step came to. So does a step that nobody can
+    ask about: its start was never recorded, and rewriting twice harms nobody.
+    """
+    if claim.resource_uid and cluster.resource_uid and claim.resource_uid != cluster.resource_uid:
+        return Settlement.GONE
+    if not step.is_for(cluster):
+        return Settlement.WITHDRAWN
+    if claim.operation is None:
+        return Settlement.WITHDRAWN if now - claim.claimed_at >= patience else None
+    if ran is None:
+        return Settlement.FAILED if now - claim.claimed_at >= COMMAND_DEADLINE else None
+    return Settlement.DONE if ran.fault(step) is None else Settlement.FAILED
+
+
+def rewrite_after(
+    record: Record, claim: Claim, step: Reencryption, what: Settlement, ran: Ran | None, *, now: datetime
+) -> Rewrite | None:
+    """Return how far a rewrite is after a step of it was settled; None if it begins anew."""
+    uid = claim.resource_uid or "-"
+    known = record.rewrite
+    same = known is not None and (known.key, known.version, known.resource_uid) == (step.key, step.version, uid)
+    rewrite = known if known is not None and same else Rewrite.of(step, claim.resource_uid)
+    if what is Settlement.DONE and ran is not None and ran.tally is not None:
+        return rewrite.after_confirming(step, ran.tally, claimed_at=claim.claimed_at)
+    if what is Settlement.FAILED:
+        return rewrite.after_failing(step, fault_of(step, ran), ran.tally if ran is not None else None, now=now)
+    return rewrite if what is Settlement.WITHDRAWN and same else None
 
 
 class Detection(StrEnum):
@@ -582,6 +625,7 @@ _BLOCKED = frozenset(
         Reason.BLOCKED,
         Reason.FEATURE_NOT_REGISTERED,
         Reason.FAILED,
+        Reason.REENCRYPTION_FAILED,
         Reason.WAITED_TOO_LONG,
         Reason.POISONED,
     }
@@ -682,7 +726,7 @@ def _kind_of(record: Record) -> NoticeKind | None:
     if record.action is Action.NOTHING and record.reasons == (Reason.AS_ASKED,):
         untold = record.enforced_at is not None and record.enforced_at != record.enforced_told
         return NoticeKind.CLUSTER_ENFORCED if untold else None
-    if record.action in {Action.WRITE, Action.ENSURE}:
+    if record.action is not None and changes_something(record.action):
         return NoticeKind.CLUSTER_NOT_COMPLIANT
     if record.action is not Action.REPORT or record.reasons[0] in _NOT_ABOUT_THE_CLUSTER:
         return None

@@ -194,6 +194,36 @@ def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest
     return version.version == newest_before or usable_from(version, detected_at) > user.since
 
 
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What may come after the version that a legacy cluster names.
+
+    `newest` is the newest version of its key that can be used now. `rewritten` says that all its secrets are known to
+    be rewritten since it took its version; `rotated` that it has named another one before.
+    """
+
+    newest: str | None
+    rewritten: bool
+    rotated: bool
+
+
+def succession(
+    user: KeyUser, adoptions: Iterable[Adoption], versions: Sequence[KeyVersion], now: datetime
+) -> Succession:
+    """Return what may come after the version that a legacy cluster names. `versions` go from oldest to newest.
+
+    A cluster that the ledger knows from its first version on has nothing else that its secrets could be written with;
+    of any other, only a confirmed rewrite shows that.
+    """
+    mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
+    usable = [one.version for one in versions if _is_usable(one, now)]
+    current = next((one for one in mine if one.version == user.version), None)
+    effective = current.effective_at if current is not None else None
+    confirmed = effective is not None and user.rewritten_at is not None and user.rewritten_at >= effective
+    rotated = len({one.version for one in mine}) > 1 or user.begun_before
+    return Succession(usable[-1] if usable else None, rewritten=confirmed, rotated=rotated)
+
+
 def expected(
     users: Iterable[KeyUser],
     known: Iterable[Adoption],
@@ -494,6 +524,11 @@ def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datet
         elif version not in judged:
             found[version] = standing, why
     return found
+
+
+def _is_usable(version: KeyVersion, now: datetime) -> bool:
+    begun = version.not_before is None or version.not_before <= now
+    return version.enabled is not False and begun and not _is_past(version.expires, now)
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:

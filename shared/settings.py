@@ -37,6 +37,7 @@ class Settings:
     look_again: timedelta
     custom_features: str
     notices_topic: str | None
+    run_command: bool
     second_role: SecondRole
     log_workspaces: tuple[str, ...]
 
@@ -53,6 +54,7 @@ class Settings:
             look_again=_seconds(environment, "LOOK_AGAIN_SECONDS", 60, faults),
             custom_features=environment.get("AKS_CUSTOM_FEATURES", ""),
             notices_topic=_topic(environment, faults),
+            run_command=_switch(environment, "RUN_COMMAND", faults),
             second_role=_second_role(environment, faults),
             log_workspaces=_workspaces(environment, faults),
         )
@@ -73,6 +75,13 @@ def _topic(environment: Mapping[str, str], faults: list[str]) -> str | None:
     if value is not None and not value.startswith("https://"):
         faults.append("NOTICES_TOPIC must be the https:// endpoint of an Event Grid topic")
     return value
+
+
+def _switch(environment: Mapping[str, str], name: str, faults: list[str]) -> bool:
+    value = environment.get(name) or "off"
+    if value not in {"on", "off"}:
+        faults.append(f"{name} must be on or off")
+    return value == "on"
 
 
 def _second_role(environment: Mapping[str, str], faults: list[str]) -> SecondRole:

@@ -19,7 +19,7 @@ from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.decisions import Decision, Facts, decide, held_back, vault_of, would_write
+from shared.decisions import Decision, Facts, changes_something, decide, held_back, vault_of, would_write
 from shared.errors import LostRace, Malformed, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
@@ -31,7 +31,7 @@ from shared.reasons import Action, Reason
 from shared.recorder import Recorder
 from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
 from shared.rotation import KeyUser, user_of
-from shared.usage import Usage
+from shared.usage import Books, Usage
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class _Tally:
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
     users: defaultdict[KeyId, list[tuple[KeyUser, bool]]] = field(default_factory=lambda: defaultdict(list))
+    books: dict[KeyId, Books] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
     paused: bool | None = None
@@ -198,7 +199,14 @@ class Sweeper:
 
         A row that is held back was looked at closely already: while it stays held back, another look finds no more.
         """
-        facts = Facts(cluster, record.waiting, record.refusal, set_back=record.set_back_by(now))
+        facts = Facts(
+            cluster,
+            record.waiting,
+            record.refusal,
+            set_back=record.set_back_by(now),
+            succession=await self.usage.succession(cluster, now=now, shared=tally.books),
+            rewrite=record.rewrite_of(cluster),
+        )
         decision = decide(facts, assignment, now)
         closer = decision.action is Action.LOOK_CLOSER and is_held_back(record)
         if assignment.mode is not Mode.ENFORCE or not (closer or would_write(decision)):
@@ -264,7 +272,7 @@ def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now:
         return Need.ROW
     if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
-    return Need.LOOK if decision.action is Action.WRITE and mode is Mode.ENFORCE else Need.ROW
+    return Need.LOOK if changes_something(decision.action) and mode is Mode.ENFORCE else Need.ROW
 
 
 def _is_held_back_otherwise(record: Record, decision: Decision) -> bool:

@@ -6,18 +6,27 @@ cluster about which nothing changed costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
-from shared.keys import KeyId
+from shared.keys import KeyId, KeyVersion
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
-from shared.rotation import KeyUser, expected, user_of
+from shared.rotation import Adoption, KeyUser, Succession, expected, succession, user_of
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that is remembered of a key and its users. Versions go from the oldest to the newest."""
+
+    users: Sequence[KeyUser]
+    adoptions: Sequence[Adoption]
+    versions: Sequence[KeyVersion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,29 @@ class Usage:
         if in_effect:
             await self._leave(past, record, cluster, now)
         return replace(record, use=summed_up, past_keys=past)
+
+    async def succession(
+        self, cluster: Cluster, *, now: datetime, shared: dict[KeyId, Books] | None = None
+    ) -> Succession | None:
+        """Return what may come after the version that a cluster names; None if it names none, or nothing is known.
+
+        `shared` keeps what was read of a key for the other clusters of a sweep that use it.
+        """
+        reference = cluster.encryption.key
+        if reference is None or reference.version is None:
+            return None
+        books = (shared or {}).get(reference.key) or await self._books(reference.key)
+        if shared is not None:
+            shared[reference.key] = books
+        uid = cluster.resource_uid or "-"
+        mine = next((one for one in books.users if (one.cluster, one.resource_uid) == (cluster.id, uid)), None)
+        if mine is None or not books.versions:
+            return None
+        return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
+
+    async def _books(self, key: KeyId) -> Books:
+        users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
+        return Books(users, adoptions, (await self.keys.key(key)).versions)
 
     async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> list[ClusterId]:
         """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.

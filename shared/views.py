@@ -21,6 +21,7 @@ from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
 from shared.questions import Json, Query, day, day_of, key, kind, only, told, top
 from shared.records import Claim, Enforcement, Record, Run, Shard
+from shared.reencryption import Reencryption
 from shared.tables import read_token, write_token
 
 log = logging.getLogger(__name__)
@@ -257,6 +258,8 @@ def _change(record: Record) -> Json | None:
     """The change that the decision makes, or in audit would make."""
     if record.change is None:
         return None
+    if isinstance(record.change, Reencryption):
+        return {"reencryption": record.change.view()}
     if not isinstance(record.change, Change):
         return {"preparation": view(record.change)}
     return {

@@ -35,6 +35,7 @@ from shared.queues import Queues
 from shared.reconciler import Reconciler
 from shared.recorder import Recorder
 from shared.records import Record
+from shared.rewriter import Rewriter
 from shared.rotator import Rotator
 from shared.surveyor import Surveyor
 from shared.sweeper import Sweeper
@@ -140,6 +141,7 @@ async def product(
     features: str = "",
     second_role: SecondRole = SecondRole.READER,
     workspaces: tuple[str, ...] = (),
+    run_command: bool = False,
 ) -> AsyncIterator[Product]:
     """Build the rooms as bootstrap does, for one storage account, one policy text and, if named, a topic."""
     credential, transport = ManagedIdentityCredential(), AioHttpTransport()
@@ -148,7 +150,7 @@ async def product(
     async with AsyncExitStack() as opened:
         for closable in (credential, transport, tables, storage):
             await opened.enter_async_context(closable)
-        in_force = PolicyInForce.read(policy, second_role)
+        in_force = PolicyInForce.read(policy, second_role, run_command=run_command)
         aks, keyvault = Aks(credential, transport, features=features), KeyVault(credential, transport)
         rows, queues = Tables(tables), Queues(storage)
         ledger, keys = Ledger(rows), KeyLedger(rows)
@@ -158,7 +160,7 @@ async def product(
         announcements = Announcements(credential, transport)
         roles, identities = Roles(credential, transport), Identities(credential, transport)
         surveyor = Surveyor(aks, keyvault, keydata, roles, identities)
-        preparer = Preparer(keyvault, identities, roles)
+        preparer, rewriter = Preparer(keyvault, identities, roles), Rewriter(aks, keys)
         publisher = await opened.enter_async_context(_publisher(topic, credential))
         notices = Notices(publisher) if publisher else None
         recorder, pauses = Recorder(ledger, notices), Pauses(ledger, notices)
@@ -170,7 +172,9 @@ async def product(
             keys,
             queues,
             pauses,
-            Reconciler(in_force, aks, surveyor, preparer, ledger, recorder, pauses, usage, queues, LOOK_AGAIN),
+            Reconciler(
+                in_force, aks, surveyor, preparer, rewriter, ledger, recorder, pauses, usage, queues, LOOK_AGAIN
+            ),
             Inspector(
                 *(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),
                 evidence=evidence,

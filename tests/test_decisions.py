@@ -105,6 +105,7 @@ def test_the_checks_stand_in_this_order() -> None:
         "is_busy",
         "has_failed",
         "is_stopped",
+        "rotates_legacy",
         "is_legacy_v1",
         "kubernetes_is_too_old",
         "identity_is_unsupported",
@@ -941,8 +942,8 @@ def test_exactly_what_is_held_back_has_no_deadline() -> None:
 
 
 @pytest.mark.parametrize("action", Action)
-def test_only_two_actions_change_something(action: Action) -> None:
-    assert changes_something(action) is (action in {Action.ENSURE, Action.WRITE})
+def test_only_three_actions_change_something(action: Action) -> None:
+    assert changes_something(action) is (action in {Action.ENSURE, Action.REENCRYPT, Action.WRITE})
 
 
 # waits
@@ -957,6 +958,7 @@ def test_only_two_actions_change_something(action: Action) -> None:
         pytest.param(Reason.THROTTLED, timedelta(hours=6), id="throttled"),
         pytest.param(Reason.UPDATING, OPERATION_DEADLINE, id="updating"),
         pytest.param(Reason.PREPARING, OPERATION_DEADLINE, id="preparing"),
+        pytest.param(Reason.REENCRYPTING, OPERATION_DEADLINE, id="reencrypting"),
         pytest.param(Reason.NOT_VISIBLE, VISIBILITY_DEADLINE, id="not-visible"),
     ],
 )
@@ -987,6 +989,8 @@ def test_no_reason_to_wait_lacks_a_deadline() -> None:
         Reason.NOT_VISIBLE,
         Reason.VAULT_NOT_READY,
         Reason.PREPARING,
+        Reason.REENCRYPTING,
+        Reason.ROTATION_UNKNOWN,
     }
 
 
@@ -1110,7 +1114,10 @@ NOBODY_MENDS = {
     Reason.EXEMPT,
     Reason.NOT_AS_ASKED,
     Reason.ACCESS_POLICY_CHANGED,
+    Reason.ROTATION_UNKNOWN,
+    Reason.TO_ROTATE,
     Reason.PREPARING,
+    Reason.REENCRYPTING,
     Reason.UPDATING,
     Reason.BUSY,
     Reason.IDENTITY_TO_CHANGE,
@@ -1501,7 +1508,7 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
-    known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused"]
+    known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused", "succession", "rewrite"]
 
     assert [field.name for field in fields(Facts)] == known
 

@@ -34,6 +34,7 @@ def test_the_addresses_of_storage_are_enough() -> None:
         look_again=timedelta(seconds=60),
         custom_features="",
         notices_topic=None,
+        run_command=False,
         second_role=SecondRole.READER,
         log_workspaces=(),
     )
@@ -51,6 +52,7 @@ def test_every_setting_is_read() -> None:
             "NOTICES_TOPIC": TOPIC,
             "SECOND_ROLE": "contributor",
             "LOG_WORKSPACES": f"{WORKSPACE.upper()} ,{OTHER_WORKSPACE},{WORKSPACE}",
+            "RUN_COMMAND": "on",
         }
     )
 
@@ -62,6 +64,7 @@ def test_every_setting_is_read() -> None:
     assert settings.notices_topic == TOPIC
     assert settings.second_role is SecondRole.CONTRIBUTOR
     assert settings.log_workspaces == (WORKSPACE, OTHER_WORKSPACE)
+    assert settings.run_command
 
 
 def test_empty_settings_are_as_good_as_none() -> None:
@@ -72,6 +75,7 @@ def test_empty_settings_are_as_good_as_none() -> None:
         "LOOK_AGAIN_SECONDS",
         "SECOND_ROLE",
         "LOG_WORKSPACES",
+        "RUN_COMMAND",
     ]
     empty = dict.fromkeys([*optional, "AKS_CUSTOM_FEATURES", "NOTICES_TOPIC"], "")
 
@@ -98,6 +102,7 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("SECOND_ROLE", "Key Vault Reader", id="a-role-by-its-name"),
         pytest.param("LOG_WORKSPACES", "log-kms", id="a-workspace-by-its-name"),
         pytest.param("LOG_WORKSPACES", f"{WORKSPACE};{OTHER_WORKSPACE}", id="workspaces-with-another-separator"),
+        pytest.param("RUN_COMMAND", "yes", id="neither-on-nor-off"),
         pytest.param("LOOK_AGAIN_SECONDS", "0", id="just-below"),
         pytest.param("LOOK_AGAIN_SECONDS", "3601", id="just-above"),
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),

@@ -124,6 +124,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     LOOK_AGAIN_SECONDS: string(lookAgainSeconds)
     AKS_CUSTOM_FEATURES: customFeatures
     NOTICES_TOPIC: outcomeTopicEndpoint
+    RUN_COMMAND: runCommand ? 'on' : 'off'
     SECOND_ROLE: secondRole
     LOG_WORKSPACES: join(logWorkspaces, ',')
   }

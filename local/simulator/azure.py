@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from threading import Condition, RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local.simulator import access, eventsubscriptions, grants, identities, keyvault, logs, subscriptions, topics
 from local.simulator import aks as managed_clusters
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NOT_SIMULATED = 501
 CREDENTIALS = frozenset({"authorization", "x-identity-header"})
+CLUSTER_TOKEN = "clusterToken"  # noqa: S105  a field's name
 
 type Answer = Callable[[Request], Reply]
 type Admission = Callable[[Request], Caller]  # who calls; raises when the service does not let the call in
@@ -56,6 +57,7 @@ class Azure:
             self.clock, self.eventgrid, self.subscriptions, self.keyvault, self.changed, identities=self.identities
         )
         self.logs = logs.Logs(self.clock, self.aks.secrets, self.changed)
+        self.aks.commands.knows_caller = self._knows_cluster_token
         self.access.knows_principal = self._knows_principal
         self.access.knows_resource = self._knows_resource
 
@@ -96,7 +98,7 @@ class Azure:
             path=request.path,
             query=request.query,
             headers={name: value for name, value in request.headers.items() if name not in CREDENTIALS},
-            body=request.body,
+            body=_without_credentials(request.body),
             status=status,
             accepted=200 <= status < 300,
         )
@@ -169,6 +171,9 @@ class Azure:
             self.subscriptions.require(request["subscription"], request.parameters.get("group"))
         return caller
 
+    def _knows_cluster_token(self, token: str) -> bool:
+        return self.identity.caller(f"Bearer {token}", {managed_clusters.ENTRA_SERVER}) is not None
+
     def _knows_principal(self, object_id: str) -> bool:
         wanted = object_id.lower()
         own = any(principal.object_id.lower() == wanted for principal in self.identity.principals.values())
@@ -184,6 +189,13 @@ class Azure:
             return True
         vault, _, key = wanted.rpartition("/keys/")
         return vault in self.keyvault.vaults and key in self.keyvault.vaults[vault].keys
+
+
+def _without_credentials(body: Any) -> Any:
+    """A body without the token that a run command passes on: that it was there stays."""
+    if not isinstance(body, dict) or CLUSTER_TOKEN not in body:
+        return body
+    return {**body, CLUSTER_TOKEN: "(left out)"}
 
 
 def _matched[Room](request: Request, room: Room, routes: tuple[Route[Room], ...], admit: Admission) -> Answer | None:

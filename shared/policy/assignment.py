@@ -10,7 +10,7 @@ from typing import Self
 
 from shared.clusters import Cluster
 from shared.keys import KeyId, VaultId
-from shared.policy.document import Keys, Legacy, Limits, Mode, Policy, Target
+from shared.policy.document import Keys, Legacy, LegacyRotation, Limits, Mode, Policy, Target
 from shared.policy.windows import next_opening
 
 _NOTHING_SAID = Keys()
@@ -50,6 +50,8 @@ class Assignment:
     exemption: str | None = None
     second_role: SecondRole = SecondRole.READER
     keys: Keys = _NOTHING_SAID
+    legacy_rotation: LegacyRotation = LegacyRotation.REPORT
+    run_command: bool = False
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""
@@ -63,11 +65,12 @@ class PolicyInForce:
     policy: Policy | None
     faults: tuple[str, ...] = ()
     second_role: SecondRole = SecondRole.READER
+    run_command: bool = False
 
     @classmethod
-    def read(cls, text: str, second_role: SecondRole = SecondRole.READER) -> Self:
-        """Read the document. Never raises."""
-        return cls(*Policy.read(text), second_role)
+    def read(cls, text: str, second_role: SecondRole = SecondRole.READER, *, run_command: bool = False) -> Self:
+        """Read the document. Never raises. `run_command` says that a setting lets the app rewrite secrets."""
+        return cls(*Policy.read(text), second_role, run_command)
 
     @property
     def mode(self) -> Mode:
@@ -105,6 +108,8 @@ class PolicyInForce:
             exemption=exemption,
             second_role=self.second_role,
             keys=self.keys,
+            legacy_rotation=self.legacy.rotation,
+            run_command=self.run_command,
         )
 
     def named_keys(self) -> dict[KeyId, VaultId]:

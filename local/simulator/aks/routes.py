@@ -1,7 +1,7 @@
 """The calls of Microsoft.ContainerService that are simulated.
 
-Managed Clusters: get, list, list by resource group, create or update, update tags. Operation status. Nothing deletes
-over the wire: the product never does, and a call that tries is loud.
+Managed Clusters: get, list, list by resource group, create or update, update tags, run command, get command result.
+Operation status. Nothing deletes over the wire: the product never does, and a call that tries is loud.
 Sources: Azure REST reference, AKS 2026-08-01; for what happens over time, traffic recorded in the tests of the
 aks-preview CLI extension.
 """
@@ -72,6 +72,28 @@ def get_operation(aks: Aks, request: Request) -> Reply:
     return Reply(200, operation.document(aks.now()))
 
 
+def run_command(aks: Aks, request: Request) -> Reply:
+    """Managed Clusters - Run Command: 202, and where the result will be."""
+    cluster = aks.require(_cluster_id(request))
+    body = request.body if isinstance(request.body, dict) else {}
+    command = aks.commands.start(cluster, body.get("command"), body.get("clusterToken"))
+    address = (
+        f"https://{request.host}{cluster.id}/commandResults/{command.id}?api-version={request.query['api-version']}"
+    )
+    return Reply(202, None, {"Location": address})
+
+
+def get_command_result(aks: Aks, request: Request) -> Reply:
+    """Managed Clusters - Get Command Result: 202 while it runs, then 200."""
+    cluster = aks.require(_cluster_id(request))
+    command = aks.commands.find(cluster, request["command"])
+    document = command.document()
+    if document is None:
+        address = f"https://{request.host}{request.path}?api-version={request.query['api-version']}"
+        return Reply(202, None, {"Location": address})
+    return Reply(200, document)
+
+
 def _cluster_id(request: Request) -> str:
     return cluster_id(request["subscription"], request["group"], request["cluster"])
 
@@ -124,4 +146,6 @@ ROUTES = (
     route("GET", SUBSCRIPTION_PATH + PROVIDER, list_clusters, f"{TYPE}/read", filtered=True),
     route("GET", GROUP_PATH + PROVIDER, list_clusters, f"{TYPE}/read", filtered=True),
     route("GET", OPERATION_PATH, get_operation, "Microsoft.ContainerService/locations/operations/read"),
+    route("POST", CLUSTER_PATH + "/runCommand", run_command, f"{TYPE}/runCommand/action"),
+    route("GET", CLUSTER_PATH + "/commandResults/{command}", get_command_result, f"{TYPE}/commandResults/read"),
 )

@@ -32,13 +32,14 @@ from local.simulator.aks.rules import KEY_URL, Kms
 from local.simulator.aks.vault_access import NEEDED, Fault, KeyUse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from local.simulator.aks.state import SimulatedCluster
     from local.simulator.clock import Clock
     from local.simulator.keyvault import KeyVault, SimulatedKey, SimulatedVersion
 
 AUDITED = {"encrypt": "KeyEncrypt", "decrypt": "KeyDecrypt"}
+DEFAULT_NAMESPACE = "default"
 NOT_FOUND = frozenset({Fault.KEY_GONE, Fault.VERSION_GONE})
 
 
@@ -63,6 +64,7 @@ class Secret:
     name: str
     kek: Kek | None
     written: datetime
+    namespace: str = DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,15 @@ class Wrapping:
 
     def write_all(self, at: datetime) -> None:
         """Read every secret and write it back."""
+        self.write_back({(secret.namespace, secret.name) for secret in self.secrets}, at)
+
+    def write_back(self, chosen: Collection[tuple[str, str]], at: datetime) -> None:
+        """Read these secrets, by namespace and name, and write them back."""
         kek = self.current.kek if self.current is not None else None
-        self.secrets = [Secret(secret.name, kek, at) for secret in self.secrets]
+        self.secrets = [
+            replace(secret, kek=kek, written=at) if (secret.namespace, secret.name) in chosen else secret
+            for secret in self.secrets
+        ]
 
 
 class Secrets:
@@ -197,18 +206,21 @@ class Secrets:
             self._plan(cluster, wrapping, at)
         return ending
 
-    def write(self, cluster: SimulatedCluster, name: str, at: datetime) -> Secret:
+    def write(
+        self, cluster: SimulatedCluster, name: str, at: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> Secret:
         """Somebody writes a secret. SecretsUnreadable when the API server is down, or can't read what it replaces.
 
         Source: kubernetes issue 86489: what can't be decrypted can't be written or deleted either.
         """
         wrapping = self._of(cluster)
-        unreadable = {one.secret.name for one in self.unreadable(cluster, at)}
-        if not cluster.is_running or name in unreadable or self.outage(cluster, at) is not None:
+        unreadable = {(one.secret.namespace, one.secret.name) for one in self.unreadable(cluster, at)}
+        if not cluster.is_running or (namespace, name) in unreadable or self.outage(cluster, at) is not None:
             raise SecretsUnreadable(f"the API server of {cluster.name} can't write {name}")
         kek = wrapping.current.kek if wrapping.current is not None else None
-        secret = Secret(name, kek, at)
-        wrapping.secrets = [one for one in wrapping.secrets if one.name != name] + [secret]
+        secret = Secret(name, kek, at, namespace)
+        others = [one for one in wrapping.secrets if (one.namespace, one.name) != (namespace, name)]
+        wrapping.secrets = [*others, secret]
         return secret
 
     def rewrite(self, cluster: SimulatedCluster, at: datetime) -> None:
@@ -220,6 +232,10 @@ class Secrets:
         if not cluster.is_running or unreadable:
             raise SecretsUnreadable(f"secrets of {cluster.name} can't be read: {[str(one.why) for one in unreadable]}")
         self._rewrite(cluster, self._of(cluster), at)
+
+    def write_back(self, cluster: SimulatedCluster, chosen: Collection[tuple[str, str]], at: datetime) -> None:
+        """Somebody reads these secrets, by namespace and name, and writes them back. All of them can be read."""
+        self._of(cluster).write_back(chosen, at)
 
     def unreadable(self, cluster: SimulatedCluster, at: datetime) -> list[Unreadable]:
         """The secrets that nobody can read. Of a stopped cluster: once it is started."""

@@ -21,7 +21,8 @@ from local.simulator.aks.documents import (
     written,
 )
 from local.simulator.aks.rules import Kms, check_encryption, check_etag, check_feature, check_idle, check_running
-from local.simulator.aks.secrets import Ending, Kek, Secret, Secrets, Unreadable
+from local.simulator.aks.run_command import RunCommands
+from local.simulator.aks.secrets import DEFAULT_NAMESPACE, Ending, Kek, Secret, Secrets, Unreadable
 from local.simulator.aks.vault_access import BROKEN_OPERATION, breaks, check_permission, is_put_to_use, principals
 from local.simulator.clock import timestamp
 from local.simulator.errors import failed_identity_operation, resource_not_found, throttled
@@ -203,6 +204,7 @@ class Aks:
     `update_duration` and `create_duration` are what an operation takes on the simulated clock. `require_feature`: the
     new experience is refused without its preview feature, in `registered_features` or in the request's header.
     `secrets`: what encrypts the clusters' secrets, with the times that this takes and the log of how keys are used.
+    `commands`: the commands that ran in the clusters.
     """
 
     def __init__(
@@ -223,6 +225,7 @@ class Aks:
         self.require_feature = False
         self.registered_features: set[str] = set()
         self.secrets = Secrets(clock, vaults)
+        self.commands = RunCommands(clock, self.secrets)
         self._clock = clock
         self._eventgrid = eventgrid
         self._subscriptions = subscriptions
@@ -346,11 +349,11 @@ class Aks:
             self._clock.run_due()
             return self.secrets.versions_in_use(cluster)
 
-    def write_secret(self, cluster: SimulatedCluster, name: str) -> Secret:
+    def write_secret(self, cluster: SimulatedCluster, name: str, *, namespace: str = DEFAULT_NAMESPACE) -> Secret:
         """Somebody writes a secret. SecretsUnreadable when the API server is down, or can't read what it replaces."""
         with self._changed:
             self._clock.run_due()
-            return self.secrets.write(cluster, name, self._clock.now())
+            return self.secrets.write(cluster, name, self._clock.now(), namespace=namespace)
 
     def rewrite_secrets(self, cluster: SimulatedCluster) -> None:
         """Somebody reads every secret and writes it back. SecretsUnreadable, and nothing done, when one can't be."""

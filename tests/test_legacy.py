@@ -1,0 +1,465 @@
+"""Legacy clusters through one rotation after the other: named only what may be named, and every secret readable."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local.simulator.aks.run_command import Spoiling
+from shared.decisions import Change, Facts, decide
+from shared.events import ShardRequest
+from shared.policy import Assignment, LegacyRotation, Mode
+from shared.reasons import Action, Reason
+from shared.reencryption import MOST_FAILURES, Reencryption, Rewrite
+from shared.rotation import Standing, Succession, Why, picture
+from tests.builders import KEY as BUILT_KEY
+from tests.builders import KEY_URL, LEGACY, LEGACY_URL, OTHER_VERSION, RESOURCE_UID, VERSION, assignment, cluster
+from tests.builders import NOW as MOMENT
+from tests.legacy import KEY, MINUTE, OPERATION, RUN_COMMAND, Scene, policy, set_scene
+from tests.product import product
+
+if TYPE_CHECKING:
+    from local.simulator import Azure
+    from local.storage import Account
+
+REPORT, UPDATE, REENCRYPT = LegacyRotation
+
+# the decision
+
+ANY = (False, True)
+NOT_DUE_NOT_TOLD = (Action.REPORT, (Reason.ENCRYPTED_OTHERWISE,))
+DUE = (Action.REPORT, (Reason.ROTATION_DUE,))
+ROTATES = (Action.WRITE, (Reason.TO_ROTATE,))
+SHUT = (Action.REPORT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+REWRITES = (Action.REENCRYPT, (Reason.NOT_REENCRYPTED,))
+REWRITES_FIRST = (Action.REENCRYPT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+
+type Said = tuple[Action, tuple[Reason, ...]]
+
+TABLE: list[tuple[LegacyRotation, tuple[bool, ...], bool, tuple[bool, ...], tuple[bool, ...], Said]] = [
+    # rotation, run command, due, rewritten, rotated before
+    (REPORT, ANY, True, ANY, ANY, DUE),
+    (REPORT, ANY, False, ANY, ANY, NOT_DUE_NOT_TOLD),
+    (UPDATE, ANY, True, (True,), ANY, ROTATES),
+    (UPDATE, ANY, True, (False,), (False,), ROTATES),
+    (UPDATE, ANY, True, (False,), (True,), SHUT),
+    (UPDATE, ANY, False, ANY, ANY, NOT_DUE_NOT_TOLD),
+    (REENCRYPT, ANY, True, (True,), ANY, ROTATES),
+    (REENCRYPT, ANY, True, (False,), (False,), ROTATES),
+    (REENCRYPT, (False,), True, (False,), (True,), SHUT),
+    (REENCRYPT, (True,), True, (False,), (True,), REWRITES_FIRST),
+    (REENCRYPT, ANY, False, (True,), ANY, NOT_DUE_NOT_TOLD),
+    (REENCRYPT, ANY, False, (False,), (False,), NOT_DUE_NOT_TOLD),
+    (REENCRYPT, (False,), False, (False,), (True,), NOT_DUE_NOT_TOLD),
+    (REENCRYPT, (True,), False, (False,), (True,), REWRITES),
+]
+CASES = [
+    (rotation, on, due, rewritten, rotated, said)
+    for rotation, ons, due, rewrittens, rotateds, said in TABLE
+    for on in ons
+    for rewritten in rewrittens
+    for rotated in rotateds
+]
+
+
+def assigned(rotation: LegacyRotation, *, on: bool, mode: Mode = Mode.ENFORCE) -> Assignment:
+    return replace(assignment(mode=mode), legacy_rotation=rotation, run_command=on)
+
+
+def facts(*, due: bool = True, rewritten: bool = False, rotated: bool = True, **more: Any) -> Facts:
+    succession = Succession(OTHER_VERSION if due else VERSION, rewritten=rewritten, rotated=rotated)
+    return Facts(cluster(security=LEGACY), succession=succession, **more)
+
+
+def test_the_table_has_every_case_once() -> None:
+    assert len({case[:5] for case in CASES}) == len(CASES) == len(LegacyRotation) * 2**4
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize(("rotation", "on", "due", "rewritten", "rotated", "said"), CASES)
+def test_what_is_decided_about_a_legacy_cluster(
+    rotation: LegacyRotation, on: bool, due: bool, rewritten: bool, rotated: bool, said: Said, mode: Mode
+) -> None:
+    decision = decide(
+        facts(due=due, rewritten=rewritten, rotated=rotated), assigned(rotation, on=on, mode=mode), MOMENT
+    )
+
+    assert (decision.action, decision.reasons) == said
+    if decision.action is Action.WRITE:
+        assert isinstance(decision.change, Change)
+        assert decision.change.after == replace(decision.change.before, key_url=f"{KEY_URL}/{OTHER_VERSION}")
+        assert decision.change.before.key_url == LEGACY_URL
+    if decision.action is Action.REENCRYPT:
+        assert decision.change == Reencryption(BUILT_KEY, VERSION)
+
+
+def rewrite(**said: Any) -> Rewrite:
+    return replace(Rewrite(BUILT_KEY, VERSION, RESOURCE_UID), **said)
+
+
+@pytest.mark.parametrize(
+    ("known", "step"),
+    [
+        pytest.param(None, (0, 0), id="count-first"),
+        pytest.param(rewrite(), (0, 0), id="not-counted"),
+        pytest.param(rewrite(chunks=3), (1, 3), id="counted"),
+        pytest.param(rewrite(chunks=3, done=2), (3, 3), id="the-last"),
+        pytest.param(
+            rewrite(chunks=3, done=1, failures=1, failed_at=MOMENT - timedelta(minutes=10)), (2, 3), id="rested"
+        ),
+    ],
+)
+def test_the_next_step_of_a_rewrite_comes_from_how_far_it_is(known: Rewrite | None, step: tuple[int, int]) -> None:
+    decision = decide(facts(rewrite=known), assigned(REENCRYPT, on=True), MOMENT)
+
+    assert isinstance(decision.change, Reencryption)
+    assert (decision.change.chunk, decision.change.chunks) == step
+
+
+def test_a_rewrite_that_failed_rests_and_then_is_reported() -> None:
+    failed = rewrite(chunks=3, done=1, failures=1, failed_at=MOMENT - timedelta(minutes=9))
+    rests = decide(facts(rewrite=failed), assigned(REENCRYPT, on=True), MOMENT)
+    often = replace(failed, failures=MOST_FAILURES)
+    ended = decide(facts(rewrite=often), assigned(REENCRYPT, on=True), MOMENT + timedelta(days=30))
+
+    assert (rests.action, rests.reason) == (Action.WAIT, Reason.REENCRYPTION_FAILED)
+    assert rests.look_again == MOMENT + timedelta(minutes=1)
+    assert (ended.action, ended.reason) == (Action.REPORT, Reason.REENCRYPTION_FAILED)
+
+
+@pytest.mark.parametrize("reason", [Reason.PAUSED, Reason.WINDOW_CLOSED])
+def test_a_rewrite_is_held_back_like_a_write(reason: Reason) -> None:
+    opens = MOMENT + timedelta(hours=1) if reason is Reason.WINDOW_CLOSED else None
+    on = replace(assigned(REENCRYPT, on=True), window_opens=opens)
+
+    decision = decide(facts(paused=reason is Reason.PAUSED), on, MOMENT)
+
+    assert (decision.action, decision.reason) == (Action.WAIT, reason)
+    assert isinstance(decision.change, Reencryption)
+
+
+# through the rooms
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def scene(azure: Azure, account: Account, opened: AsyncExitStack, rotation: str, **more: Any) -> Scene:
+    return await set_scene(
+        await opened.enter_async_context(product(account, policy(rotation), run_command=True)), azure, **more
+    )
+
+
+async def test_a_second_rotation_waits_until_an_operator_confirms_the_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    second = on.rotate()
+    await on.inspect()
+    await on.look_on()
+    third = on.rotate()
+    await on.inspect()
+
+    shut = await on.settle()
+
+    assert (on.named, on.writes()) == (second, 1)
+    assert (shut.action, shut.reasons) == (Action.REPORT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+    on.rewrite_by_hand()
+    await on.confirm()
+    await on.settle()
+    assert (on.named, on.writes(), on.readable()) == (third, 2, True)
+    await on.settle()
+    assert on.writes() == 2
+
+
+async def test_a_rewrite_that_was_confirmed_before_the_update_was_in_effect_does_not_count(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    second = on.rotate()
+    await on.inspect()
+    await on.look()
+    await on.confirm()
+    on.later(OPERATION)
+    await on.settle()
+    on.rotate()
+    await on.inspect()
+
+    await on.settle()
+
+    assert (on.named, on.writes()) == (second, 1)
+
+
+async def test_two_rotations_in_quick_succession_name_the_newest_alone(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    on.rotate()
+    await on.inspect()
+    third = on.rotate()
+    await on.inspect()
+
+    await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (third, 1, True)
+    assert (await on.user()).rewritten_by == "run-command"
+
+
+async def test_a_rotation_during_an_update_is_named_after_the_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    await on.settle()
+    second = on.rotate()
+    await on.inspect()
+    await on.look()
+    third = on.rotate()
+    await on.inspect()
+    on.later(OPERATION)
+    claimed = await on.look()
+    assert (on.named, claimed.reasons[0]) == (second, Reason.REENCRYPTING)
+
+    await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (third, 2, True)
+
+
+async def test_a_crash_between_the_update_and_the_rewrite_loses_neither(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    await on.settle()
+    second = on.rotate()
+    await on.inspect()
+    azure.faults.drop_next("PUT", "managedClusters", accepted=True)
+    await on.look()
+    third = on.rotate()
+    await on.inspect()
+
+    await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (third, 2, True)
+    before = [row["after"] for row in await on.app.writes_noted()]
+    assert sorted(version in "".join(before) for version in (second, third)) == [True, True]
+
+
+@pytest.mark.parametrize("how", [Spoiling.HANG, Spoiling.HALF, Spoiling.CUT])
+async def test_a_rewrite_that_is_never_confirmed_never_lets_another_version_be_named(
+    azure: Azure, account: Account, opened: AsyncExitStack, how: Spoiling
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    await on.settle()
+    second = on.rotate()
+    await on.inspect()
+    await on.look()
+    on.later(OPERATION)
+    azure.aks.commands.spoil_next(*[how] * 20)
+    on.rotate()
+    await on.inspect()
+
+    for _ in range(8):
+        on.later(timedelta(minutes=61))
+        stays = await on.look()
+
+    assert (on.named, on.writes(), on.readable()) == (second, 1, True)
+    assert (stays.action, stays.reasons[0]) == (Action.REPORT, Reason.REENCRYPTION_FAILED)
+    user = await on.user()
+    assert user.rewritten_at is not None
+    (effective,) = [one.effective_at for one in await on.app.keys.adoptions(KEY) if one.version == second]
+    assert effective is not None
+    assert user.rewritten_at < effective
+
+
+async def test_a_sweep_starts_the_rewrite_that_no_event_asks_for(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    reporting = await scene(azure, account, opened, "report")
+    await reporting.settle()
+    app = await opened.enter_async_context(product(account, policy("update-and-reencrypt"), run_command=True))
+    on = replace(reporting, app=app)
+    before = await on.app.messages()
+
+    await on.app.sweeper.sweep(ShardRequest("run-1", on.id.subscription, "timer"), now=on.now)
+
+    assert await on.app.messages() > before
+
+
+# what an old version is needed for
+
+
+async def standing(on: Scene) -> dict[str, tuple[Standing, Why]]:
+    """How each version stands with the cluster."""
+    users, adoptions = await on.app.keys.users(KEY), await on.app.keys.adoptions(KEY)
+    found = picture(users, adoptions, (await on.app.keys.key(KEY)).versions, on.now)
+    return {version: (need.standing, need.why) for version, needs in found.items() for need in needs}
+
+
+async def test_only_the_version_before_the_previous_one_becomes_a_candidate(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    first = on.named
+    second = on.rotate()
+    await on.inspect()
+    await on.settle()
+    third = on.rotate()
+    await on.inspect()
+    await on.settle()
+
+    assert await standing(on) == {
+        first: (Standing.CANDIDATE, Why.REWRITTEN),
+        second: (Standing.NEEDED, Why.PREVIOUS_SLOT),
+        third: (Standing.NEEDED, Why.CURRENT),
+    }
+    in_use = {kek.version for kek in azure.aks.versions_in_use(on.cluster)}
+    assert in_use == {second, third}
+
+
+LEAVES: dict[str, dict[str, Any]] = {
+    "turned-off": {"azureKeyVaultKms": {"enabled": False}},
+    "migrated": {
+        "azureKeyVaultKms": {"enabled": False},
+        "kubernetesResourceObjectEncryptionProfile": {"infrastructureEncryption": "Enabled"},
+    },
+}
+
+
+@pytest.mark.parametrize("how", LEAVES)
+async def test_what_a_cluster_has_left_is_needed_until_a_rewrite_after_that_is_confirmed(
+    azure: Azure, account: Account, opened: AsyncExitStack, how: str
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    first = on.named
+    await on.confirm()
+    azure.aks.change(on.cluster.id, lambda document: document["properties"].update(securityProfile=LEAVES[how]))
+    on.later()
+    await on.app.look(on.cluster, now=on.now, mode=Mode.AUDIT)
+
+    assert await standing(on) == {first: (Standing.NEEDED, Why.NOT_REWRITTEN)}
+    on.later()
+    on.rewrite_by_hand()
+    await on.confirm()
+    assert await standing(on) == {first: (Standing.CANDIDATE, Why.REWRITTEN)}
+    assert on.commands() == []
+
+
+# any order of all this
+
+
+class Chance:
+    """Things that happen in an order that a seed names."""
+
+    def __init__(self, on: Scene, seed: int) -> None:
+        self.on = on
+        self.dice = random.Random(seed)  # noqa: S311  an order of steps is no secret
+        self.steps: list[str] = []
+
+    async def happen(self) -> None:
+        """Let one thing happen, and hold the product to what must always be so."""
+        on, before, writes = self.on, self.on.named, self.on.writes()
+        name = self.dice.choice(list(THINGS))
+        self.steps.append(name)
+        await THINGS[name](self)
+        if on.writes() > writes:
+            keks = {
+                secret.kek.version if secret.kek else None for secret in on.azure.aks.secrets.secrets_of(on.cluster)
+            }
+            assert keks == {before}, f"named too early after {self.steps}"
+        assert on.readable(), self.steps
+        assert on.cluster.provisioning_state in {"Succeeded", "Updating"}, self.steps
+        await self._believes_what_is_so()
+
+    async def _believes_what_is_so(self) -> None:
+        """What the ledger says is rewritten since the last update took effect is."""
+        on, user = self.on, await self.on.user()
+        current = next((one for one in await on.app.keys.adoptions(KEY) if one.version == user.version), None)
+        effective = current.effective_at if current is not None else None
+        if effective is None or user.rewritten_at is None or user.rewritten_at < effective or on.named != user.version:
+            return
+        secrets = on.azure.aks.secrets.secrets_of(on.cluster)
+        if on.cluster.provisioning_state == "Succeeded":
+            assert {secret.kek.version if secret.kek else None for secret in secrets} == {user.version}, self.steps
+
+    async def rotate(self) -> None:
+        self.on.rotate()
+        await self.on.inspect()
+
+    async def look(self) -> None:
+        await self.on.look()
+
+    async def look_later(self) -> None:
+        self.on.later(self.dice.choice([MINUTE, OPERATION, timedelta(minutes=61)]))
+        await self.on.look()
+
+    async def sweep(self) -> None:
+        run = f"run-{len(self.steps)}"
+        await self.on.app.sweeper.sweep(ShardRequest(run, self.on.id.subscription, "timer"), now=self.on.now)
+
+    async def write_a_secret(self) -> None:
+        self.on.azure.aks.write_secret(
+            self.on.cluster, f"s-{self.dice.randrange(5)}", namespace=f"team-{self.dice.randrange(3)}"
+        )
+
+    async def rewrite_by_hand(self) -> None:
+        self.on.rewrite_by_hand()
+        if self.on.cluster.provisioning_state == "Succeeded" and self.dice.random() < 0.7:
+            await self.on.confirm()
+
+    async def spoil(self) -> None:
+        self.on.azure.aks.commands.spoil_next(self.dice.choice(list(Spoiling)))
+
+    async def crash(self) -> None:
+        method, path = self.dice.choice([("PUT", r"/managedClusters/[^/]+$"), ("POST", RUN_COMMAND)])
+        self.on.azure.faults.drop_next(method, path, accepted=self.dice.random() < 0.5)
+
+    async def resume(self) -> None:
+        await self.on.app.reconciler.resume(self.on.id, asked_by="ops@example.com", now=self.on.now)
+
+
+THINGS: dict[str, Callable[[Chance], Awaitable[None]]] = {
+    "rotate": Chance.rotate,
+    "look": Chance.look,
+    "look later": Chance.look_later,
+    "look later too": Chance.look_later,
+    "and again": Chance.look_later,
+    "sweep": Chance.sweep,
+    "write a secret": Chance.write_a_secret,
+    "rewrite by hand": Chance.rewrite_by_hand,
+    "spoil": Chance.spoil,
+    "crash": Chance.crash,
+    "resume": Chance.resume,
+}
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_in_any_order_no_version_is_named_before_the_rewrite_and_every_secret_is_readable(
+    azure: Azure, account: Account, opened: AsyncExitStack, seed: int
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    chance = Chance(on, seed)
+
+    for _ in range(30):
+        await chance.happen()
+
+    newest = on.key.current.version
+    for _ in range(6):
+        await on.app.reconciler.resume(on.id, asked_by="ops@example.com", now=on.now)
+        await on.settle()
+        on.later(timedelta(hours=2))
+    assert on.named == newest, chance.steps
+    assert on.readable(), chance.steps
+    assert (await standing(on))[newest] == (Standing.NEEDED, Why.CURRENT)
+    commands, writes = on.commands(), on.writes()
+    await on.settle()
+    assert (on.commands(), on.writes()) == (commands, writes)
