@@ -38,7 +38,7 @@ def main() -> int:
         if options.fleet:
             return _audit(options.fleet, options.policy, options.json, console)
         scenario = Scenario.named(options.scenario)
-        with Stage(scenario.policy) as stage:
+        with Stage(scenario.policy, settings=scenario.settings) as stage:
             play = _perform(scenario, stage, console)
             if options.json:
                 options.json.write_text(json.dumps(play.end_state(), indent=2) + "\n", encoding="utf-8")

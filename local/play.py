@@ -140,6 +140,7 @@ class Play:
     def _set_the_scene(self) -> None:
         azure = self.stage.azure
         azure.aks.update_duration = azure.keyvault.registration = self.scenario.update_duration
+        azure.aks.commands.duration = self.scenario.update_duration
         for group in self.scenario.resource_groups:
             azure.add_resource_group(group.name, location=group.location)
         for identity in self.scenario.identities:
@@ -316,6 +317,8 @@ class Play:
                 f"{end.key_management}, {end.reason}, {_count(end.writes, 'write')}",
                 f"{has}, {row.get('reason')}, {_count(self.writes(name), 'write')}",
             )
+            if end.secrets:
+                yield Verdict(f"the secrets of {name}", end.secrets, self._secrets_found(name))
         for key, expected in self.scenario.ends.rotations.items():
             found = Counter(one["how"] for one in self.rotations if f"{one['vault']}/{one['key']}" == key)
             yield Verdict(key, _counts(expected), _counts(found))
@@ -324,6 +327,23 @@ class Play:
             yield Verdict(f"{key}, its versions", _standings(standings), _standings(stand))
         for name, vault in self.scenario.ends.vaults.items():
             yield Verdict(name, _vault_words(vault.network, vault.keys, vault.roles), self._vault_found(name, vault))
+
+    def _secrets_found(self, name: str) -> str:
+        """Whether a cluster's secrets can be read, which version they are written with, and which ones it needs.
+
+        Versions of its key are numbered from the oldest.
+        """
+        aks, cluster = self.stage.azure.aks, self.clusters[name]
+        fleet = self.actors[name]
+        if fleet.key is None:
+            return "no key"
+        vault, key = fleet.key.split("/")
+        versions = sorted(self._vault(vault).key(key).versions.values(), key=lambda version: version.created)
+        numbers = {version.version: number for number, version in enumerate(versions, start=1)}
+        written = {numbers[one.kek.version] for one in aks.secrets.secrets_of(cluster) if one.kek is not None}
+        needed = {numbers[kek.version] for kek in aks.versions_in_use(cluster)}
+        can = "readable" if aks.readable(cluster) else "unreadable"
+        return f"{can}, written with {_numbers(written)}, need {_numbers(needed)} of {len(versions)}"
 
     def _vault_found(self, name: str, expected: VaultEnd) -> str:
         """What a vault is by now, in the words of its end. Of roles, those of the clusters that the end names."""
@@ -382,6 +402,10 @@ def _vault_words(network: str, keys: Iterable[str], roles: Mapping[str, Iterable
     named = f"keys {', '.join(sorted(keys)) or 'none'}"
     held = [f"{cluster} has {', '.join(sorted(names)) or 'no role'}" for cluster, names in sorted(roles.items())]
     return "; ".join([network, named, *held])
+
+
+def _numbers(found: Iterable[int]) -> str:
+    return " and ".join(map(str, sorted(found))) or "none"
 
 
 def _count(number: int, noun: str) -> str:

@@ -143,11 +143,15 @@ class Step(_Part):
 
 
 class ClusterEnd(_Part):
-    """What a cluster must end as: what it has, what the app says of it, and how many writes Azure took for it."""
+    """What a cluster must end as: what it has, what the app says of it, and how many writes Azure took for it.
+
+    `secrets`, where it is given, says in words whether they can be read and which versions of the key they need.
+    """
 
     key_management: str
     reason: str
     writes: int = 0
+    secrets: str = ""
 
 
 class VaultEnd(_Part):
@@ -182,6 +186,7 @@ class Scenario(_Part):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     ends: Ends
     update_duration: Duration = timedelta(seconds=3)
+    settings: dict[str, str] = {}
 
     @classmethod
     def named(cls, name: str) -> Self:

@@ -68,7 +68,8 @@ def rows(page: Path, heading: str) -> list[Cells]:
         if set(line) <= set("|- "):  # a ruler: what stands above it is a head
             found.pop()
             continue
-        found.append(tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]))
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        found.append(tuple(cell.strip().replace(r"\|", "|") for cell in cells))
     return found
 
 
