@@ -201,20 +201,24 @@ def _of_the_log(facts: KeyFacts, now: datetime) -> Iterator[Concern]:
     alike = [user.cluster for user in facts.active if user.principal in shared]
     if alike:
         yield Reason.IDENTITY_SHARED, None, alike
+    of_user: dict[tuple[ClusterId, str], dict[str, Adoption]] = {}
+    for one in facts.adoptions:
+        of_user.setdefault((one.cluster, one.resource_uid), {})[one.version] = one
     late: dict[tuple[Reason, str], list[ClusterId]] = {}
     for user in facts.active:
-        for found in () if user.is_legacy else _lateness(facts, user, now):
+        mine = {} if user.is_legacy else of_user.get((user.cluster, user.resource_uid), {})
+        for found in _lateness(facts.versions, mine, now, identity_shared=user.principal in shared):
             late.setdefault(found, []).append(user.cluster)
     for (reason, version), clusters in late.items():
         yield reason, version, clusters
 
 
-def _lateness(facts: KeyFacts, user: KeyUser, now: datetime) -> Iterator[tuple[Reason, str]]:
+def _lateness(
+    versions: Sequence[KeyVersion], mine: Mapping[str, Adoption], now: datetime, *, identity_shared: bool
+) -> Iterator[tuple[Reason, str]]:
     """What a cluster still uses and what it has not taken up, by the log of the last day, after it should have."""
-    name = (user.cluster, user.resource_uid)
-    mine = {one.version: one for one in facts.adoptions if (one.cluster, one.resource_uid) == name}
-    order = [version.version for version in facts.versions if version.version in mine]
-    enabled = {version.version for version in facts.versions if version.enabled is not False}
+    order = [version.version for version in versions if version.version in mine]
+    enabled = {version.version for version in versions if version.enabled is not False}
     overdue = [mine[version] for version in order if version in enabled and _is_overdue(mine[version], now)]
     if not overdue or overdue[-1].expected_by is None:
         return
@@ -224,8 +228,7 @@ def _lateness(facts: KeyFacts, user: KeyUser, now: datetime) -> Iterator[tuple[R
     for version in recent:
         if order.index(version) < order.index(newest.version):
             yield Reason.STILL_IN_USE, version
-    alike = user.principal in shared_identities(facts.users)
-    taken_up = newest.last_tried if alike else newest.first_seen
+    taken_up = newest.last_tried if identity_shared else newest.first_seen
     if recent and taken_up is None:
         yield Reason.ADOPTION_OVERDUE, newest.version
 

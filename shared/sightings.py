@@ -68,10 +68,14 @@ def seen(
     known = {(one.version, one.cluster, one.resource_uid): one for one in adoptions}
     present = [user for user in users if user.ended_at is None or user.ended_at >= since - _OVERLAP]
     holders = Counter(_named(user.principal) for user in present)
+    by_principal: dict[str, list[Sighting]] = {}
+    for sighting in sightings:
+        if sighting.version in versions:
+            by_principal.setdefault(_named(sighting.principal), []).append(sighting)
     changed: dict[tuple[str, ClusterId, str], Adoption] = {}
     for user in present:
-        for sighting in sightings:
-            if _is_about(sighting, user) and sighting.version in versions:
+        for sighting in by_principal.get(_named(user.principal), ()):
+            if _is_in_time(sighting, user):
                 name = (sighting.version, user.cluster, user.resource_uid)
                 before = changed.get(name) or known.get(name) or _unexpected(user, sighting)
                 changed[name] = _with(before, sighting, user, alone=holders[_named(user.principal)] == 1)
@@ -96,11 +100,9 @@ def _unseen(known: Sequence[Adoption]) -> list[Adoption]:
     return [one for one in expected if one.since > newest.get((one.cluster, one.resource_uid), one.since - _OVERLAP)]
 
 
-def _is_about(sighting: Sighting, user: KeyUser) -> bool:
-    """Whether a line may be about a cluster: its identity, in its time with the key."""
-    if user.gone or user.principal is None or _named(sighting.principal) != _named(user.principal):
-        return False
-    return user.begun_before or sighting.last_tried >= user.since
+def _is_in_time(sighting: Sighting, user: KeyUser) -> bool:
+    """Whether a line of a cluster's identity may be the cluster's: it fell into its time with the key."""
+    return not user.gone and (user.begun_before or sighting.last_tried >= user.since)
 
 
 def _unexpected(user: KeyUser, sighting: Sighting) -> Adoption:
