@@ -175,6 +175,7 @@ class KeyLedger:
             rotation_policy=from_json(_ROTATION_POLICY, policy or None),
             looked_at=head.get("lookedAt"),
             last_run=head.get("lastRun"),
+            etag=etag_of(head),
         )
 
     async def add_rotations(self, rotations: Iterable[Rotation]) -> None:
@@ -189,8 +190,13 @@ class KeyLedger:
         with translated(writing=True), suppress(ResourceExistsError):
             await self._tables["rotations"].create_entity(row)
 
-    async def remember_key_state(self, known: KnownKey) -> None:
-        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it."""
+    async def remember_key_state(self, known: KnownKey) -> KnownKey:
+        """Remember what was seen of a key besides its versions. Only a key that was seen first has a row for it.
+
+        LostRace if its row was changed since it was read: of two looks at once, one finds what is new.
+        """
+        if known.etag is None:
+            raise AssertionError("only a key that was seen first has a state")
         row = {
             "PartitionKey": key_partition(known.key),
             "RowKey": _KEY_ROW,
@@ -200,7 +206,13 @@ class KeyLedger:
             "lastRun": known.last_run,
         }
         with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
+            try:
+                answer = await self._tables["rotations"].update_entity(
+                    guarded(row), mode=UpdateMode.MERGE, **only_if(known.etag)
+                )
+            except (ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace(str(known.key)) from error
+        return replace(known, etag=answer["etag"])
 
     async def changed(self, rotations: Iterable[Rotation]) -> None:
         """Write over the attributes of versions that are others by now; who was told is not touched."""

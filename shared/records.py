@@ -377,7 +377,7 @@ class KnownKey:
     """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
 
     `vault_id` is None until it was first seen; `rotation_policy` is None where nobody tells. `last_run` is the sweep
-    that looked at it last.
+    that looked at it last. `etag` is the version of its own row; None where it has none.
     """
 
     key: KeyId
@@ -387,6 +387,7 @@ class KnownKey:
     rotation_policy: RotationPolicy | None = None
     looked_at: datetime | None = None
     last_run: str | None = None
+    etag: str | None = field(default=None, compare=False)
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
