@@ -20,7 +20,7 @@ from shared.access import Roles
 from shared.aks import Aks
 from shared.announcements import Announcements
 from shared.clusters import ClusterId
-from shared.errors import Missing, Throttled, Unreadable
+from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, untold
@@ -44,6 +44,7 @@ _ALWAYS_READ = 5
 """So many of a key's newest versions are read at every look, for somebody may have disabled one."""
 
 _PAGE = 500
+_RACES = 8
 _AT_ONCE = 16
 
 
@@ -72,6 +73,14 @@ class Inspector:
 
         Returns the versions that were told on. Raises Unavailable where Azure or storage gives no answer.
         """
+        for _ in range(_RACES):
+            try:
+                return await self._look(request, now)
+            except LostRace:
+                log.info("look again at %s: somebody else is looking at it", request.key)
+        raise Unavailable("LostRace", f"what is known of {request.key} keeps changing")
+
+    async def _look(self, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         known = await self.keys.key(request.key)
         if request.run is not None and known.last_run == request.run and not _untold(known):
             return ()
@@ -255,7 +264,7 @@ class Inspector:
         if nothing_new and request.run is None and not untold(seen.findings):
             return
         await self._note_findings(known, seen, request, now)
-        await self.keys.remember_key_state(seen)
+        seen = await self.keys.remember_key_state(seen)
         if untold(seen.findings):  # remembered first: told again after a crash, it is the same notice
             told = [await self._told(seen, one) for one in seen.findings]
             await self.keys.remember_key_state(replace(seen, findings=tuple(told)))

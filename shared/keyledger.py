@@ -233,10 +233,11 @@ class KeyLedger:
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
 
-    async def remember_key_state(self, known: KnownKey) -> None:
+    async def remember_key_state(self, known: KnownKey) -> KnownKey:
         """Remember what was seen of a key besides its versions, and list it among all keys.
 
         The list comes first: a look that died in between is taken up again as long as the key's own row lacks its run.
+        LostRace if its own row was changed since it was read: of two looks at once, one finds what is new.
         """
         said = {
             "findings": _findings(known.findings),
@@ -249,7 +250,17 @@ class KeyLedger:
         row = {"PartitionKey": key_partition(known.key), "RowKey": _KEY_ROW, **said, "lastRun": known.last_run}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(listed), mode=UpdateMode.REPLACE)
-            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
+            try:
+                answer = await self._write_key(guarded(row), known.etag)
+            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
+                raise LostRace(str(known.key)) from error
+        return replace(known, etag=answer["etag"])
+
+    async def _write_key(self, row: Row, etag: str | None) -> Row:
+        """Write a key's own row over the version that was read; None: there was none."""
+        if etag is None:
+            return await self._tables["rotations"].create_entity(row)
+        return await self._tables["rotations"].update_entity(row, mode=UpdateMode.MERGE, **only_if(etag))
 
     async def changed(self, rotations: Iterable[Rotation]) -> None:
         """Write over the attributes of versions that are others by now; who was told is not touched."""

@@ -318,6 +318,26 @@ async def test_a_vault_whose_policies_changed_has_each_of_its_keys_looked_at(
     }
 
 
+async def test_of_many_looks_at_once_one_tells_what_is_wrong_and_each_version_is_logged_once(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(telling, azure, key, "aks-1")
+    version = azure.keyvault.rotate(vault, key)
+    azure.keyvault.set_key(key, version=next(iter(key.versions)), enabled=False)
+    before = len(azure.eventgrid.published)
+
+    await asyncio.gather(
+        *(telling.inspector.inspect(announced(vault, version), now=NOW + n * timedelta(seconds=1)) for n in range(6))
+    )
+
+    told = {one.payload["id"]: one.payload["data"].get("reason") for one in azure.eventgrid.published[before:]}
+    assert Counter(told.values())[Reason.VERSION_DISABLED] == 1
+    assert (await how(telling))[version] is Detection.EVENT
+    known = await telling.keys.key(KEY)
+    assert all(one.told for one in known.findings if one.reason is Reason.VERSION_DISABLED)
+    assert all(one.fanned_out_at for one in known.rotations)
+
+
 # two thousand clusters
 
 
