@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from shared.queues import QUEUES
 from shared.reasons import Reason, Subject, fix
 from shared.settings import Settings
 from tests.builders import CLUSTER_ID
+from tests.tracked import tracked
 
 ROOT = Path(__file__).parent.parent
 FUNCTION_APP = ROOT / "function_app.py"
@@ -601,25 +600,6 @@ def test_an_identity_that_is_given_or_taken_elsewhere_is_found(offence: str) -> 
 
 
 # what is tracked
-
-
-@cache
-def tracked() -> Mapping[str, str]:
-    """The text of every file that git tracks or would, by its path; what is no text is left out."""
-    git = shutil.which("git")
-    assert git is not None, "these tests need git"
-    listed = subprocess.run(  # noqa: S603  a fixed command
-        [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    texts: dict[str, str] = {}
-    for name in filter(None, listed.stdout.split("\0")):
-        content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
-        if b"\0" not in content:
-            texts[name] = content.decode("utf-8", errors="replace")
-    return texts
 
 
 # Put together from parts, so that this file does not hold what it looks for.
