@@ -16,7 +16,7 @@ from azure.mgmt.containerservice.aio.operations import ManagedClustersOperations
 from azure.mgmt.keyvault.aio.operations import KeysOperations, VaultsOperations
 from azure.mgmt.msi.v2024_11_30.aio.operations import UserAssignedIdentitiesOperations
 
-from shared.decisions import BLOCKING
+from shared.decisions import BLOCKING, CHECKS
 from shared.queues import QUEUES
 from shared.reasons import Reason, Subject, fix
 from shared.settings import Settings
@@ -364,6 +364,12 @@ def test_every_reason_that_is_reported_says_how_to_mend_it() -> None:
     assert found >= {Reason.FAILED, Reason.UNREADABLE, Reason.POISONED, Reason.WAITED_TOO_LONG, Reason.CONTESTED}
     assert found >= {Reason.VAULT_MISSING, Reason.KEY_DELETED, Reason.ACCESS_WRAP_ONLY, Reason.BLOCKED}
     assert {reason for reason in found if fix(reason, Subject(CLUSTER_ID)) is None} == set()
+
+
+def test_every_check_has_a_test_of_its_own() -> None:
+    tests = (ROOT / "tests" / "test_decisions.py").read_text(encoding="utf-8")
+
+    assert [check.__name__ for check in CHECKS if f"decisions.{check.__name__}" not in tests] == []
 
 
 # names

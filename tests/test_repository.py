@@ -378,7 +378,7 @@ def copied(folder: Path, example: list[Step]) -> Path:
 
 CONCERNED = (
     "stand_in_this_order or stands_higher or under_incident or judges_a_cluster or shows_every_reason"
-    " or of_each_reason or says_how_to_mend or docstring_of_one_line"
+    " or of_each_reason or says_how_to_mend or docstring_of_one_line or has_a_test_of_its_own"
 )
 """Of the files that the page names, the tests that look at what the example touches."""
 FILES = [f"tests/test_{name}.py" for name in ("decisions", "judgement", "docs", "conventions")]
@@ -406,11 +406,21 @@ def test_the_worked_example_names_the_command_that_runs_its_tests() -> None:
     assert f".venv/bin/python -m pytest -n0 {' '.join(FILES)}\n" in page
 
 
+LADDER_RUNG = "(Reason.UNDER_INCIDENT,"
+"""How the one step begins that only people can ask for."""
+TOLD = [
+    pytest.param(number, id=f"{number}-{step.file}")
+    for number, step in enumerate(steps())
+    if not step.lines[0].lstrip().startswith(LADDER_RUNG)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("left_out", range(len(steps())), ids=lambda number: f"{steps()[number].file}-{number}")
+@pytest.mark.parametrize("left_out", TOLD)
 def test_a_step_of_the_worked_example_that_is_left_out_is_told(tmp_path: Path, left_out: int) -> None:
     all_of_it = steps()
 
     folder = copied(tmp_path, all_of_it[:left_out] + all_of_it[left_out + 1 :])
 
-    assert outcome_in(folder)[0] == 1
+    assert outcome_in(folder)[0] in {1, 2}  # tests failed, or could not be imported
+    assert len(TOLD) == len(all_of_it) - 1
