@@ -1,11 +1,12 @@
 # What one does with this repository. `make` alone lists it.
-.PHONY: help setup run demo test slow lint types lock clean events redeliver permissions
+.PHONY: help setup run demo test slow lint types lock sbom clean events redeliver permissions
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 PLAY := $(PYTHON) -m local
 SCENARIO ?= dozen
 WORKERS ?= 3
+SBOM ?= sbom.json
 OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON)) $(if $(FLEET),--fleet $(FLEET)) \
 	$(if $(POLICY),--policy $(POLICY))
 COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe \
@@ -48,8 +49,11 @@ lock: setup  ## pin the newest versions that requirements*.in allow
 	$(COMPILE) --upgrade --output-file requirements.txt requirements.in
 	$(COMPILE) --upgrade --output-file requirements-dev.txt requirements-dev.in
 
+sbom: setup  ## write what ships, with versions and hashes, as CycloneDX: sbom.json
+	.venv/bin/cyclonedx-py requirements --output-reproducible --output-format JSON --output-file $(SBOM) requirements.txt
+
 clean:  ## remove what setup and tests made
-	rm -rf .venv .local local/azurite/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .local local/azurite/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis sbom.json
 
 .venv/.ready: requirements.txt requirements-dev.txt local/python313
 	$$(local/python313) -m venv .venv

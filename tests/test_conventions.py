@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,11 +16,12 @@ from azure.mgmt.containerservice.aio.operations import ManagedClustersOperations
 from azure.mgmt.keyvault.aio.operations import KeysOperations, VaultsOperations
 from azure.mgmt.msi.v2024_11_30.aio.operations import UserAssignedIdentitiesOperations
 
-from shared.decisions import BLOCKING
+from shared.decisions import BLOCKING, CHECKS
 from shared.queues import QUEUES
 from shared.reasons import Reason, Subject, fix
 from shared.settings import Settings
 from tests.builders import CLUSTER_ID
+from tests.tracked import tracked
 
 ROOT = Path(__file__).parent.parent
 FUNCTION_APP = ROOT / "function_app.py"
@@ -373,6 +372,12 @@ def test_every_reason_that_is_reported_says_how_to_mend_it() -> None:
     assert {reason for reason in found if fix(reason, Subject(CLUSTER_ID)) is None} == set()
 
 
+def test_every_check_has_a_test_of_its_own() -> None:
+    tests = (ROOT / "tests" / "test_decisions.py").read_text(encoding="utf-8")
+
+    assert [check.__name__ for check in CHECKS if f"decisions.{check.__name__}" not in tests] == []
+
+
 # names
 
 VAGUE = re.compile(r"manager|help(er|s)|util|handler|(^|_)process_|(^|_)do_", re.IGNORECASE)
@@ -607,25 +612,6 @@ def test_an_identity_that_is_given_or_taken_elsewhere_is_found(offence: str) -> 
 
 
 # what is tracked
-
-
-@cache
-def tracked() -> Mapping[str, str]:
-    """The text of every file that git tracks or would, by its path; what is no text is left out."""
-    git = shutil.which("git")
-    assert git is not None, "these tests need git"
-    listed = subprocess.run(  # noqa: S603  a fixed command
-        [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    texts: dict[str, str] = {}
-    for name in filter(None, listed.stdout.split("\0")):
-        content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
-        if b"\0" not in content:
-            texts[name] = content.decode("utf-8", errors="replace")
-    return texts
 
 
 # Put together from parts, so that this file does not hold what it looks for.

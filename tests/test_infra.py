@@ -8,8 +8,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.queues import QUEUES
 from shared.tables import TABLES
 from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, parse, read
+from tests.tracked import tracked_names
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
@@ -526,16 +525,7 @@ def test_the_linter_s_rules_can_be_read() -> None:
 
 def shipped() -> set[str]:
     """What azd would pack of the files that git tracks or would."""
-    git = shutil.which("git")
-    assert git is not None, "these tests need git"
-    listed = subprocess.run(  # noqa: S603  a fixed command
-        [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    return {name for name in names if not ignored().match_file(name)}
+    return {name for name in tracked_names() if not ignored().match_file(name)}
 
 
 def ignored() -> PathSpec[Any]:
