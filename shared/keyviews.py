@@ -155,6 +155,7 @@ def need_view(need: Need) -> Json:
         "why": need.why,
         "since": told(need.since),
         "expectedBy": told(need.expected_by),
+        "identityShared": need.identity_shared,
     }
 
 
@@ -189,6 +190,7 @@ def adoption_view(adoption: Adoption) -> Json:
         "effectiveAt": told(adoption.effective_at),
         "firstSeen": told(adoption.first_seen),
         "lastSeen": told(adoption.last_seen),
+        "lastTried": told(adoption.last_tried),
     }
 
 

@@ -109,6 +109,10 @@ class Story:
         self._get("activity", f"?day={written['at'][:10]}&kind=write")
         self._get("exemptions")
         self._post("clusters/{subscription}/{resourceGroup}/{name}/resume", path=f"{web}/resume", status=202)
+        legacy = f"/api/clusters/{SUBSCRIPTION}/rg-apps/pay-legacy/reencrypted"
+        order = {"by": "ada@example.com"}
+        self._post("clusters/{subscription}/{resourceGroup}/{name}/reencrypted", order, path=legacy)
+        self._post("keys/{vault}/{name}/rotate", order, path="/api/keys/kv-payments/etcd/rotate", status=409)
         run = self._post("runs", {"resourceGroups": ["rg-apps"], "mode": "audit"}, status=202)["id"]
         self.app.wait_for(lambda: self.app.get(f"/api/runs/{run}")["status"] == "done", "the run")
         self._get("runs/{id}", path=f"/api/runs/{run}")

@@ -448,7 +448,7 @@ WRITES = {name for service in SERVICES for name in dir(service) if not name.star
 """What the services can do besides reading, by the names that their SDKs have for it."""
 
 ALLOWED = {
-    "aks": {"begin_create_or_update"},
+    "aks": {"begin_create_or_update", "begin_run_command"},
     "announcements": set[str](),
     "keyvault": {"begin_create_or_update", "update", "create_if_not_exist"},
     "identities": {"create_or_update"},
