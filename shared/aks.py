@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -18,8 +17,9 @@ from shared.calls import ImpatientRetry, translated
 from shared.clusters import Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ARM = "https://management.azure.com/"
 _SUBSCRIPTIONS = "https://management.azure.com/subscriptions?api-version=2022-12-01"

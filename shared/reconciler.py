@@ -15,7 +15,6 @@ What a crash leaves behind, and who picks it up:
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -46,7 +45,7 @@ from shared.policy import OWN, Assignment, Mode, PolicyInForce
 from shared.preparations import Preparation
 from shared.preparer import Preparer
 from shared.prerequisites import Prerequisites
-from shared.queues import LONGEST_DELAY, Queues
+from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix
 from shared.recorder import Recorder
 from shared.records import (
@@ -63,9 +62,10 @@ from shared.records import (
     settlement_of_preparation,
 )
 from shared.surveyor import Surveyor
+from shared.telemetry import Line, about_request, logger, saying
 from shared.usage import Usage
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _RACES = 5
 _PROPAGATION_STEPS = 5
@@ -87,6 +87,7 @@ class Reconciler:
     queues: Queues
     look_again: timedelta
 
+    @about_request
     async def reconcile(self, request: ClusterRequest, *, now: datetime) -> Record | None:
         """Bring one cluster one step closer to its target; return its row, None if there was nothing to look at.
 
@@ -99,8 +100,11 @@ class Reconciler:
                 log.info("look again at %s: its row was changed meanwhile", request.cluster)
         raise Unavailable("LostRace", f"the row of {request.cluster} keeps changing")
 
+    @about_request
     async def give_up(self, request: ClusterRequest, *, now: datetime) -> None:
         """Record that a message failed too often. The sweep starts the cluster afresh."""
+        poisoned = saying(Line.POISONED, queue=CLUSTERS)
+        log.error("looks at %s failed five times in a row", request.cluster, extra=poisoned)
         record = await self.ledger.cluster(request.cluster) or Record(request.cluster)
         await self._report(Reason.POISONED, record, request, now=now)
 
@@ -152,7 +156,6 @@ class Reconciler:
                 stop_after = self.policy.limits.stop_after_failures
                 await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
             record = await self.ledger.settle(record, what, now=now, refusal=refusal)
-            log.info("%s: what was claimed is %s", record.cluster_id, what)
         if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
             await self.usage.close(record, now=now)
             await self.ledger.archive(record, now)
@@ -304,7 +307,6 @@ class Reconciler:
         except (Conflict, Unavailable, Unreadable) as error:
             log.warning("%s: no clear answer to the update: %s", record.cluster_id, error)
             return record
-        log.info("%s: Azure took the update", record.cluster_id)
         with suppress(LostRace):  # another look saw the update arrive; the claim is settled all the same
             return await self.ledger.accept(record, operation, now=now)
         return record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from shared.ledger import Ledger
 from shared.policy import OPT_OUT, Exemption, ExemptionStatus, PolicyInForce
 from shared.preparations import view
 from shared.records import Claim, Enforcement, Record, Rotation, Run, Shard
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Json = dict[str, Any]
 
