@@ -8,7 +8,6 @@ another type than what is annotated.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -18,13 +17,15 @@ from uuid import uuid4
 import azure.functions as func
 
 from shared import bootstrap
+from shared.telemetry import Line, about, logger, quiet_sdks, saying
 
 if TYPE_CHECKING:
     from shared.clusters import ClusterId
     from shared.events import Event
     from shared.keys import KeyId
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
+quiet_sdks()
 
 STORAGE = "AzureWebJobsStorage"
 
@@ -71,8 +72,10 @@ async def on_key_event(event: str) -> None:
 async def sweep_fleet(timer: func.TimerRequest) -> None:
     """The timer: sweep the whole fleet, one message a subscription."""
     now = datetime.now(UTC)
-    log.info("the sweep starts%s", " late" if timer.past_due else "")
-    await bootstrap.sweeper().start(f"sweep-{now:%Y%m%dT%H%M%SZ}", asked_by="timer", now=now)
+    run_id = f"sweep-{now:%Y%m%dT%H%M%SZ}"
+    with about(run=run_id, askedBy="timer"):
+        log.info("the sweep starts%s", " late" if timer.past_due else "")
+        await bootstrap.sweeper().start(run_id, asked_by="timer", now=now)
 
 
 @app.queue_trigger(arg_name="message", queue_name="shards", connection=STORAGE)
@@ -109,7 +112,9 @@ async def on_poisoned_shard(message: func.QueueMessage) -> None:
     """A shard's message failed five times: record it. Never raises."""
     from shared.events import ShardRequest
 
-    await _bury(message, lambda text: bootstrap.sweeper().give_up(ShardRequest.decode(text), now=datetime.now(UTC)))
+    await _bury(
+        message, "shards", lambda text: bootstrap.sweeper().give_up(ShardRequest.decode(text), now=datetime.now(UTC))
+    )
 
 
 @app.queue_trigger(arg_name="message", queue_name="clusters-poison", connection=STORAGE)
@@ -120,6 +125,7 @@ async def on_poisoned_cluster(message: func.QueueMessage) -> None:
     poisoned = message.id or ""
     await _bury(
         message,
+        "clusters",
         lambda text: bootstrap.reconciler().give_up(ClusterRequest.decode(text, poisoned), now=datetime.now(UTC)),
     )
 
@@ -129,7 +135,9 @@ async def on_poisoned_key(message: func.QueueMessage) -> None:
     """A key's message failed five times: record it. Never raises."""
     from shared.events import KeyRequest
 
-    await _bury(message, lambda text: bootstrap.inspector().give_up(KeyRequest.decode(text), now=datetime.now(UTC)))
+    await _bury(
+        message, "keys", lambda text: bootstrap.inspector().give_up(KeyRequest.decode(text), now=datetime.now(UTC))
+    )
 
 
 @app.route("runs", methods=["POST"])
@@ -140,9 +148,11 @@ async def start_run(req: func.HttpRequest) -> func.HttpResponse:
 
     async def start() -> Any:
         order = RunOrder.decode(req.get_body())
-        run = await bootstrap.sweeper().start(
-            f"run-{uuid4().hex}", asked_by="operator", now=datetime.now(UTC), scope=order.scope, mode=order.mode
-        )
+        run_id = f"run-{uuid4().hex}"
+        with about(run=run_id, askedBy="operator"):
+            run = await bootstrap.sweeper().start(
+                run_id, asked_by="operator", now=datetime.now(UTC), scope=order.scope, mode=order.mode
+            )
         return run_view(run)
 
     return await _answer(start, status=202)
@@ -270,8 +280,10 @@ async def resume_enforcement(req: func.HttpRequest) -> func.HttpResponse:  # noq
 
     async def resume() -> Any:
         now = datetime.now(UTC)
-        state = await bootstrap.pauses().resume(by="operator", now=now)
-        run = await bootstrap.sweeper().start(f"run-{uuid4().hex}", asked_by="operator", now=now)
+        run_id = f"run-{uuid4().hex}"
+        with about(run=run_id, askedBy="operator"):
+            state = await bootstrap.pauses().resume(by="operator", now=now)
+            run = await bootstrap.sweeper().start(run_id, asked_by="operator", now=now)
         return enforcement_view(state) | {"run": run.id}
 
     return await _answer(resume, status=202)
@@ -332,35 +344,40 @@ async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any]
     except Malformed as error:
         await _note_malformed("event", event_id, error)
         return
-    if request is None:
-        log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
-        return
-    await ask(request)
+    with about(event=event_id):
+        if request is None:
+            log.info("event %s is of no type that is served: %r", event_id, event.type[:100])
+            return
+        await ask(request)
 
 
 async def _note_malformed(what: str, name: str, error: Exception) -> None:
     """Record an event or a message that could not be read, by its id and the reason."""
     from shared.records import Activity
 
-    log.warning("%s %s is malformed: %s", what, name or "without an id", error)
+    with about(event=name if what == "event" and name else None):
+        log.warning("%s %s is malformed: %s", what, name or "without an id", error, extra=saying(Line.MALFORMED))
     said = {"askedBy": f"{what}:{name}", "detail": str(error)}
     await bootstrap.ledger().note(Activity("events", name or uuid4().hex, datetime.now(UTC), "malformed", said))
 
 
-async def _bury(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
+async def _bury(message: func.QueueMessage, queue: str, give_up: Callable[[bytes], Awaitable[None]]) -> None:
     """Record a poisoned message. The record must not poison it again, so nothing is raised; the log has it all."""
     try:
-        await _give_up(message, give_up)
+        await _give_up(message, queue, give_up)
     except Exception:
-        log.exception("a poisoned message could not be recorded; its id is %s", message.id)
+        poisoned = saying(Line.POISONED, queue=queue)
+        log.exception("a poisoned message could not be recorded; its id is %s", message.id, extra=poisoned)
 
 
-async def _give_up(message: func.QueueMessage, give_up: Callable[[bytes], Awaitable[None]]) -> None:
+async def _give_up(message: func.QueueMessage, queue: str, give_up: Callable[[bytes], Awaitable[None]]) -> None:
     from shared.errors import Malformed
 
     try:
         await give_up(message.get_body())
     except Malformed as error:
+        poisoned = saying(Line.POISONED, queue=queue)
+        log.warning("a poisoned message can't be read; its id is %s", message.id, extra=poisoned)
         await _note_malformed("message", message.id or "", error)
 
 

@@ -22,6 +22,9 @@ param deadLetterContainer string
 @description('The resource id of the identity that writes there.')
 param topicIdentityId string
 
+@description('Resource ids of the action groups that are told of what Event Grid could not deliver.')
+param actionGroupIds array = []
+
 @description('Other subscriptions in which topics are made.')
 param topicSubscriptions array = []
 
@@ -85,6 +88,7 @@ module topics 'app/source.bicep' = [
       eventFilter: kinds[one.kind].filter
       storageId: storageId
       deadLetterContainer: deadLetterContainer
+      actionGroupIds: actionGroupIds
     }
     dependsOn: [groups]
   }

@@ -87,6 +87,13 @@ param maximumInstanceCount int = 40
 @description('Instances that never stop, each {name, instanceCount}: the name is `http` or `function:<name>`. They cost while idle.')
 param alwaysReady array = []
 
+@description('Resource ids of action groups that are told of alerts. Empty: alerts are only shown.')
+param actionGroupIds array = []
+
+@description('Twice the time between two sweeps: so long may no sweep end before somebody is told.')
+@allowed(['PT2H', 'PT3H', 'PT4H', 'PT5H', 'PT6H', 'P1D', 'P2D'])
+param sweepWindow string = 'PT2H'
+
 @description('How many days logs are kept.')
 @minValue(30)
 @maxValue(730)
@@ -128,6 +135,19 @@ module monitoring 'app/monitoring.bicep' = {
   name: 'monitoring'
   scope: group
   params: { token: token, location: location, tags: tags, retentionDays: logRetentionDays }
+}
+
+// What wakes somebody up, and the page to look at then
+module alerts 'app/alerts.bicep' = {
+  name: 'alerts'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    insightsName: monitoring.outputs.insightsName
+    actionGroupIds: actionGroupIds
+    sweepWindow: sweepWindow
+  }
 }
 
 // What each of them may do with the others
@@ -248,6 +268,9 @@ output ENFORCER_PRINCIPAL_ID string = identities.outputs.appPrincipalId
 
 @description('The subscriptions that are watched, with commas between.')
 output ENFORCER_SUBSCRIPTIONS string = join(watched, ',')
+
+@description('The action groups that are told of alerts, with commas between.')
+output ENFORCER_ACTION_GROUPS string = join(actionGroupIds, ',')
 
 @description('The vaults whose events are wanted from the start, with commas between.')
 output ENFORCER_VAULTS string = join(vaults, ',')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from shared.calls import ImpatientRetry, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ARM = "https://management.azure.com/"
 _SUBSCRIPTIONS = "https://management.azure.com/subscriptions?api-version=2022-12-01"

@@ -5,10 +5,11 @@ SDKs are imported where an adapter is built, so that a call pays only for those 
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from shared.telemetry import Line, logger, saying
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from shared.vaultdoor import VaultDoor
     from shared.views import Views
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ROOT = Path(__file__).resolve().parent.parent
 _open: list[Any] = []
@@ -68,7 +69,8 @@ def policy() -> PolicyInForce:
     except (OSError, UnicodeDecodeError) as error:
         in_force = PolicyInForce(None, (f"{settings().policy_file}: {type(error).__name__}",))
     for fault in in_force.faults:
-        log.error("the policy document is broken, nothing is written: %s", fault)
+        message = "the policy document is broken, nothing is written: %s"
+        log.error(message, fault, extra=saying(Line.POLICY_BROKEN, fault=fault))
     return in_force
 
 

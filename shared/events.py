@@ -76,6 +76,7 @@ class ClusterRequest:
 
     `token` belongs to a wait; `since` is when an event said that the cluster was written; `mode` lowers what the
     policy allows, for this look alone. `id` is the queue's own, the same over redeliveries; empty until it was sent.
+    `run` is the run that began this chain of looks, for the log.
     """
 
     cluster: ClusterId
@@ -84,6 +85,7 @@ class ClusterRequest:
     since: datetime | None = None
     mode: Mode | None = None
     id: str = ""
+    run: str | None = None
 
     def encode(self) -> str:
         """Return the queue message."""
@@ -93,6 +95,7 @@ class ClusterRequest:
             token=self.token,
             since=self.since.isoformat() if self.since else None,
             mode=self.mode,
+            run=self.run,
         )
 
     @classmethod
@@ -106,6 +109,7 @@ class ClusterRequest:
             since=_time(body.get("since")),
             mode=_mode(body),
             id=message_id,
+            run=_optional(body, "run"),
         )
 
     def again(self, token: str) -> Self:

@@ -7,7 +7,6 @@ Sources: Azure Monitor docs, logs/api/overview, azurediagnostics and azkvauditlo
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from shared.calls import ImpatientRetry, translated
 from shared.errors import Malformed, Transient, Unavailable, Unreadable
 from shared.keys import KeyId
 from shared.sightings import Sighting
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PATIENCE_SECONDS = 30
 _NAME = re.compile(r"[a-z0-9-]{1,127}", re.ASCII)

@@ -9,7 +9,6 @@ lost. Its baseline is taken by the first look that can read the vault.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,16 +28,17 @@ from shared.keys import Grant, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import Keys, PolicyInForce
-from shared.queues import Queues
+from shared.queues import KEYS, Queues
 from shared.recorder import Recorder
 from shared.records import Activity, KnownKey, Rotation, detected, summary_of
 from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
 from shared.sightings import log_window, merged, seen
+from shared.telemetry import Line, about_request, logger, saying
 
 if TYPE_CHECKING:
     from shared.evidence import Evidence  # brings an SDK that only those pay for who have logs to read
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ALWAYS_READ = 5
 """So many of a key's newest versions are read at every look, for somebody may have disabled one."""
@@ -68,6 +68,7 @@ class Inspector:
     subscriptions: tuple[str, ...]
     evidence: Evidence | None = None
 
+    @about_request
     async def inspect(self, request: KeyRequest, *, now: datetime) -> tuple[Rotation, ...]:
         """Log the key's new versions, each once, and ask for a look at every cluster that uses the key.
 
@@ -91,13 +92,16 @@ class Inspector:
             await self.queues.ask_for_key(request, after=error.retry_after)
             return ()
 
+    @about_request
     async def inspect_vault(self, request: VaultRequest) -> None:
         """Ask for a look at every known key of a vault."""
         for key in await self.keys.of_vault(request.vault):
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, request.vault, cause=request.cause))
 
+    @about_request
     async def give_up(self, request: KeyRequest, *, now: datetime) -> None:
         """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell."""
+        log.error("looks at %s failed five times in a row", request.key, extra=saying(Line.POISONED, queue=KEYS))
         await self.keys.add_rotations(self._detected(await self.keys.key(request.key), (), request, now))
         said = {
             "askedBy": request.asked_by,
@@ -263,6 +267,7 @@ class Inspector:
         nothing_new = replace(seen, looked_at=known.looked_at) == known
         if nothing_new and request.run is None and not untold(seen.findings):
             return
+        _log_risks(seen)
         await self._note_findings(known, seen, request, now)
         seen = await self.keys.remember_key_state(seen)
         if untold(seen.findings):  # remembered first: told again after a crash, it is the same notice
@@ -340,7 +345,7 @@ class Inspector:
             if not await self.recorder.tell_of_rotation(rotation):
                 continue
             await self.keys.fanned_out(rotation, now)
-            log.info("%s: version %s was detected by %s", logged.key, rotation.version.version, rotation.how)
+            _log_rotation(rotation, len(active))
         return told
 
     async def _tell_users(self, request: KeyRequest, users: Sequence[KeyUser]) -> None:
@@ -352,6 +357,28 @@ class Inspector:
                 await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
 
         await asyncio.gather(*(ask(user.cluster) for user in users))
+
+
+def _log_risks(known: KnownKey) -> None:
+    for one in known.findings:
+        if one.reason not in AT_RISK or not one.count:
+            continue
+        risk = saying(
+            Line.KEY_AT_RISK, reason=one.reason, version=one.version, users=one.count, since=one.since.isoformat()
+        )
+        log.error("%s is at risk: %s concerns %s clusters", known.key, one.reason, one.count, extra=risk)
+
+
+def _log_rotation(rotation: Rotation, users: int) -> None:
+    version, latency = rotation.version.version, rotation.latency
+    detected_by = saying(
+        Line.ROTATION_DETECTED,
+        version=version,
+        how=rotation.how,
+        latencySeconds=latency.total_seconds() if latency is not None else None,
+        users=users,
+    )
+    log.info("%s: version %s was detected by %s", rotation.key, version, rotation.how, extra=detected_by)
 
 
 def _untold(known: KnownKey) -> tuple[Rotation, ...]:

@@ -6,7 +6,6 @@ remembered for a day, and the app does without.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,9 +13,10 @@ from datetime import datetime, timedelta
 from shared.errors import Missing, Transient, Unreadable
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId, RotationPolicy
+from shared.telemetry import logger
 from shared.vaultdoor import VaultDoor
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 REFUSAL_LASTS = timedelta(days=1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -35,8 +34,9 @@ from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.keys import RotationPolicy as KeyRotation
 from shared.preparations import CreateKey, CreateVault
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _VERSIONS_AT_ONCE = 8
 _RETENTION_DAYS = 90

@@ -58,6 +58,9 @@ from shared.tables import (
     to_json,
     user_row,
 )
+from shared.telemetry import Line, logger, saying
+
+log = logger(__name__)
 
 LEASE = timedelta(minutes=15)
 """How long a slot is held unasked: longer than a function may run, so its claim is written or dead by then."""
@@ -161,7 +164,9 @@ class Ledger:
             raise AssertionError("only a claimed write is accepted")
         claim = replace(record.claim, accepted_at=now, operation=operation)
         await self.note(_write_activity(record.cluster_id, claim, ended={}))
-        return await self.write(replace(record, claim=claim))
+        taken = await self.write(replace(record, claim=claim))
+        log.info("%s: Azure took the write", record.cluster_id, extra=saying(Line.WRITE_TAKEN, what=_what(claim)))
+        return taken
 
     async def settle(
         self,
@@ -190,7 +195,10 @@ class Ledger:
         change = claim.change
         encrypts = isinstance(change, Change) and change.identity is None and not change.rotates
         enforced_at = now if taken and encrypts else record.enforced_at
-        return await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
+        settled = await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
+        ended = saying(Line.WRITE_ENDED, what=_what(claim), outcome=what, code=refusal.code if refusal else None)
+        log.info("%s: what was claimed is %s", record.cluster_id, what, extra=ended)
+        return settled
 
     async def _free_slots(
         self, cluster_id: ClusterId, limits: Limits, in_flight: InFlight, now: datetime
@@ -368,6 +376,7 @@ class Ledger:
             "enqueued": shard.enqueued,
             "counts": json.dumps(shard.counts),
             "failure": shard.failure or "",
+            "oldestOverdueSeconds": shard.oldest_overdue.total_seconds() if shard.oldest_overdue else 0.0,
             "exempted": json.dumps({exemption: matched.count for exemption, matched in shard.exempted.items()}),
             "exemptedClusters": _exempted_clusters(shard),
         }
@@ -621,7 +630,13 @@ def _shard(row: Row) -> Shard:
         json.loads(row["counts"]),
         row["failure"] or None,
         _exempted(row),
+        timedelta(seconds=row.get("oldestOverdueSeconds", 0)) or None,
     )
+
+
+def _what(claim: Claim) -> str:
+    """What a claim writes: the cluster, or a step of what it needs."""
+    return "cluster" if isinstance(claim.change, Change) else claim.change.step
 
 
 def _exempted_clusters(shard: Shard) -> str:

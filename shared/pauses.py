@@ -7,7 +7,6 @@ The state comes first. Whatever a crash leaves untold is told by the settlement 
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -17,11 +16,12 @@ from shared.errors import ServiceError
 from shared.ledger import Ledger
 from shared.notices import Notices
 from shared.records import Activity, Enforcement, Settlement, notice_of_pause
+from shared.telemetry import Line, logger, saying
 
 SUBJECT = "enforcement"
 """The subject of its lines of activity."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Pauses:
         if before.paused:
             said = {"askedBy": by, "pausedSince": before.paused_since, "pausedBy": before.paused_by, "why": before.why}
             await self.ledger.note(Activity(SUBJECT, uuid4().hex, now, "resumed", said))
-            log.warning("enforcement is resumed by %s", by)
+            log.warning("enforcement is resumed by %s", by, extra=saying(Line.ENFORCEMENT_RESUMED, by=by))
         return await self.ledger.change_enforcement(
             lambda state: state.after_resuming() if state.paused_since == before.paused_since else state
         )
@@ -69,7 +69,8 @@ class Pauses:
             return
         said = {"askedBy": state.paused_by, "why": state.why}
         await self.ledger.note(Activity(SUBJECT, f"paused-{since:%Y%m%dT%H%M%S%f}", since, "paused", said))
-        log.error("enforcement is paused by %s", state.because)
+        paused = saying(Line.ENFORCEMENT_PAUSED, by=state.paused_by, since=since.isoformat())
+        log.error("enforcement is paused by %s", state.because, extra=paused)
         if self.notices is not None:
             try:
                 await self.notices.publish(notice)

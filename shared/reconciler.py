@@ -16,7 +16,6 @@ What a crash leaves behind, and who picks it up:
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -49,7 +48,7 @@ from shared.policy import OWN, Assignment, Mode, PolicyInForce
 from shared.preparations import Preparation
 from shared.preparer import Preparer
 from shared.prerequisites import Prerequisites
-from shared.queues import LONGEST_DELAY, Queues
+from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix
 from shared.recorder import Recorder
 from shared.records import (
@@ -71,9 +70,10 @@ from shared.reencryption import Reencryption
 from shared.rewriter import Rewriter, end_of
 from shared.rights import CODES, missing_rights
 from shared.surveyor import Surveyor
+from shared.telemetry import Line, about_request, logger, saying
 from shared.usage import Usage
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _RACES = 5
 _PROPAGATION_STEPS = 5
@@ -96,6 +96,7 @@ class Reconciler:
     queues: Queues
     look_again: timedelta
 
+    @about_request
     async def reconcile(self, request: ClusterRequest, *, now: datetime) -> Record | None:
         """Bring one cluster one step closer to its target; return its row, None if there was nothing to look at.
 
@@ -108,8 +109,11 @@ class Reconciler:
                 log.info("look again at %s: its row was changed meanwhile", request.cluster)
         raise Unavailable("LostRace", f"the row of {request.cluster} keeps changing")
 
+    @about_request
     async def give_up(self, request: ClusterRequest, *, now: datetime) -> None:
         """Record that a message failed too often. The sweep starts the cluster afresh."""
+        poisoned = saying(Line.POISONED, queue=CLUSTERS)
+        log.error("looks at %s failed five times in a row", request.cluster, extra=poisoned)
         record = await self.ledger.cluster(request.cluster) or Record(request.cluster)
         await self._report(Reason.POISONED, record, request, now=now)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,10 +25,11 @@ from shared.records import (
     notice_of_finding,
     notice_of_rotation,
 )
+from shared.telemetry import Line, logger, saying
 
 TELL_AGAIN_AFTER = timedelta(minutes=1)
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Recorder:
         Who wrote the row tells; others only once that must have been in vain. Many looks at once tell once.
         """
         written = await self.ledger.record(before, after, asked_by=asked_by, now=now)
+        if written is not before and after.decided_otherwise_than(before):
+            _log_decision(after)
         if written is before and written.decided_at is not None and now - written.decided_at < TELL_AGAIN_AFTER:
             return written
         return await self.tell(written)
@@ -90,3 +92,16 @@ class Recorder:
             log.warning("the topic refuses a notice about %s: %s", notice.subject, error)
             return False
         return True
+
+
+def _log_decision(record: Record) -> None:
+    reason = record.reasons[0] if record.reasons else None
+    decided = saying(
+        Line.CLUSTER_DECIDED,
+        action=record.action,
+        reason=reason,
+        mode=record.mode,
+        target=record.target,
+        keyManagement=record.encryption.key_management if record.encryption else None,
+    )
+    log.info("%s: %s, %s", record.cluster_id, record.action, reason, extra=decided)

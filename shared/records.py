@@ -317,6 +317,16 @@ def is_overdue(record: Record, now: datetime) -> bool:
     return waiting is not None and now >= waiting.look_again_at + OVERDUE_AFTER
 
 
+def overdue_by(record: Record, now: datetime) -> timedelta | None:
+    """Return how late the look is that a record needs and for which no message is under way; None if it needs none."""
+    if not is_overdue(record, now):
+        return None
+    waiting = _waits(record)
+    if waiting is not None:
+        return now - waiting.look_again_at
+    return now - record.claim.claimed_at if record.claim is not None else None
+
+
 def _waits(record: Record) -> Waiting | None:
     """The wait that goes on; one that was given up is kept only for its `since`."""
     return record.waiting if record.action is Action.WAIT or record.claim is not None else None
@@ -578,7 +588,7 @@ class Shard:
     """What a run found in one subscription: how many clusters, and how many by action and by reason.
 
     `exempted` has every exemption of the policy by its id, those that matched nothing too: the policy may have had
-    others at another run.
+    others at another run. `oldest_overdue` is how late the latest look was that the ledger still waited for.
     """
 
     subscription: str
@@ -588,6 +598,7 @@ class Shard:
     counts: Mapping[str, int]
     failure: str | None = None
     exempted: Mapping[str, Matched] = field(default_factory=dict)
+    oldest_overdue: timedelta | None = None
 
 
 class NoticeKind(StrEnum):

@@ -12,7 +12,6 @@ What a crash leaves behind, and who picks it up:
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,9 +40,10 @@ from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.records import Activity, Detection, KnownKey, Record, Rotation, RotationClaim, detected
 from shared.rotation import KeyUser, rewrite_counts_from, unready
+from shared.telemetry import logger
 from shared.vaultdoor import VaultDoor
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _OPERATOR = "operator"
 _RACES = 5

@@ -9,31 +9,31 @@ closed: absence proves nothing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
 from shared.decisions import Decision, Facts, changes_something, decide, held_back, vault_of, would_write
-from shared.errors import LostRace, Malformed, Throttled, Unreadable
+from shared.errors import EnforcerError, LostRace, Malformed, Throttled, Unreadable
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import Assignment, Mode, PolicyInForce
-from shared.queues import Queues
+from shared.queues import SHARDS, Queues
 from shared.reasons import Action, Reason
 from shared.recorder import Recorder
-from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending
+from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending, overdue_by
 from shared.rotation import KeyUser, user_of
+from shared.telemetry import Line, about, about_request, logger, saying
 from shared.usage import Books, Usage
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ROWS_AT_ONCE = 16
 _EXEMPTED_SHOWN = 10
@@ -59,6 +59,8 @@ class _Tally:
     users: defaultdict[KeyId, list[tuple[KeyUser, bool]]] = field(default_factory=lambda: defaultdict(list))
     books: dict[KeyId, Books] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    key_management: Counter[str] = field(default_factory=Counter)
+    overdue: tuple[timedelta, ...] = ()
     enqueued: int = 0
     paused: bool | None = None
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -110,8 +112,11 @@ class Sweeper:
         if scope == EVERYTHING:
             for key, vault in self.policy.named_keys().items():
                 await self.queues.ask_for_key(KeyRequest(key, asked_by, vault, run=run_id))
+        started = saying(Line.RUN_STARTED, everything=scope == EVERYTHING, mode=mode, subscriptions=len(shards))
+        log.info("the run %s has %s subscriptions", run_id, len(shards), extra=started)
         return run
 
+    @about_request
     async def sweep(self, request: ShardRequest, *, now: datetime) -> Shard | None:
         """Sweep one subscription; None if Azure asked to come back later. Swept again, it ends the same."""
         tally = _Tally()
@@ -126,17 +131,39 @@ class Sweeper:
             log.warning("%s: the subscription can't be read: %s", request.subscription, error)
             failure = str(error)
         exempted = {exemption: tally.matched(exemption) for exemption in self.policy.exemption_ids()}
-        shard = Shard(request.subscription, now, len(tally.seen), tally.enqueued, dict(tally.counts), failure, exempted)
+        counts, oldest = dict(tally.counts), max(tally.overdue, default=None)
+        seen, enqueued = len(tally.seen), tally.enqueued
+        shard = Shard(request.subscription, now, seen, enqueued, counts, failure, exempted, oldest)
         await self.ledger.finish_shard(request.run, shard)
+        _log_shard(shard, tally, request.scope)
+        await self._log_end(request.run)
         return shard
 
+    @about_request
     async def give_up(self, request: ShardRequest, *, now: datetime) -> None:
         """Record that a shard's message failed too often, so that its run ends."""
         failure = "the sweep of this subscription failed five times in a row"
+        log.error("%s: %s", request.subscription, failure, extra=saying(Line.POISONED, queue=SHARDS))
         await self.ledger.finish_shard(request.run, Shard(request.subscription, now, 0, 0, {}, failure))
+        await self._log_end(request.run)
+
+    async def _log_end(self, run_id: str) -> None:
+        """Sum up a run whose last subscription is done. What can't be read now fails no sweep."""
+        try:
+            found = await self.ledger.run(run_id)
+            if found is None or not found[0].is_done(found[1]):
+                return
+            paused = (await self.ledger.enforcement()).paused
+            queues = await self.queues.lengths()
+        except EnforcerError as error:
+            log.warning("the end of the run %s can't be summed up: %s", run_id, error)
+            return
+        _log_run(*found, queues, paused=paused, policy_faults=len(self.policy.faults))
 
     async def _sweep(self, request: ShardRequest, tally: _Tally, now: datetime) -> None:
         records = await self.ledger.clusters(request.subscription)
+        meant_rows = [record for record in records.values() if request.scope.holds(record.cluster_id)]
+        tally.overdue = tuple(late for record in meant_rows if (late := overdue_by(record, now)) is not None)
         async for page in self.aks.pages(request.subscription):
             meant = [cluster for cluster in page if request.scope.holds(cluster.id)]
             await self._sweep_page(meant, records, request, tally, now)
@@ -158,9 +185,10 @@ class Sweeper:
         at_once = asyncio.Semaphore(_ROWS_AT_ONCE)
 
         async def one(cluster: Cluster) -> None:
+            record = records.get(cluster.id) or Record(cluster.id)
             async with at_once:
-                record = records.get(cluster.id) or Record(cluster.id)
-                await self._sweep_cluster(cluster, record, request, tally, now)
+                with about(cluster=cluster.id):
+                    await self._sweep_cluster(cluster, record, request, tally, now)
 
         ends = await asyncio.gather(*map(one, page), return_exceptions=True)
         for end in ends:
@@ -174,6 +202,7 @@ class Sweeper:
         decision = await self._decide(cluster, record, assignment, tally, now)
         tally.seen.add(cluster.id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
+        tally.key_management[cluster.encryption.key_management] += 1
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
         self._remember_keys(cluster, assignment, tally, now)
@@ -242,7 +271,9 @@ class Sweeper:
 
     async def _enqueue(self, cluster_id: ClusterId, request: ShardRequest, tally: _Tally) -> None:
         tally.enqueued += 1
-        await self.queues.ask_for_cluster(ClusterRequest(cluster_id, request.asked_by, mode=request.mode))
+        await self.queues.ask_for_cluster(
+            ClusterRequest(cluster_id, request.asked_by, mode=request.mode, run=request.run)
+        )
 
     def _remember_keys(self, cluster: Cluster, assignment: Assignment, tally: _Tally, now: datetime) -> None:
         """Remember the key that a cluster uses and the one that its target names, each with its vault's id if known."""
@@ -273,6 +304,49 @@ def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now:
     if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
         return Need.LOOK
     return Need.LOOK if changes_something(decision.action) and mode is Mode.ENFORCE else Need.ROW
+
+
+def _log_shard(shard: Shard, tally: _Tally, scope: Scope) -> None:
+    swept = saying(
+        Line.SHARD_SWEPT,
+        everything=scope == EVERYTHING,
+        clusters=shard.clusters,
+        enqueued=shard.enqueued,
+        decisions=shard.counts,
+        keyManagement=dict(tally.key_management),
+        overdue=len(tally.overdue),
+        oldestOverdueSeconds=_seconds(shard.oldest_overdue),
+        failure=shard.failure,
+    )
+    log.info("%s: %s clusters swept, %s to look at", shard.subscription, shard.clusters, shard.enqueued, extra=swept)
+
+
+def _log_run(
+    run: Run, shards: tuple[Shard, ...], queues: Mapping[str, int], *, paused: bool, policy_faults: int
+) -> None:
+    decisions: Counter[str] = Counter()
+    for shard in shards:
+        decisions.update(shard.counts)
+    clusters = sum(shard.clusters for shard in shards)
+    ended = saying(
+        Line.RUN_ENDED,
+        run=run.id,
+        everything=not run.scope,
+        subscriptions=len(shards),
+        clusters=clusters,
+        enqueued=sum(shard.enqueued for shard in shards),
+        decisions=dict(decisions),
+        oldestOverdueSeconds=max(_seconds(shard.oldest_overdue) for shard in shards),
+        failures=sum(shard.failure is not None for shard in shards),
+        queues=queues,
+        paused=paused,
+        policyFaults=policy_faults,
+    )
+    log.info("the run %s is done: %s clusters in %s subscriptions", run.id, clusters, len(shards), extra=ended)
+
+
+def _seconds(late: timedelta | None) -> int:
+    return int(late.total_seconds()) if late is not None else 0
 
 
 def _is_held_back_otherwise(record: Record, decision: Decision) -> bool:

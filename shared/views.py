@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,9 @@ from shared.questions import Json, Query, day, day_of, key, kind, only, told, to
 from shared.records import Claim, Enforcement, Record, Run, Shard
 from shared.reencryption import Reencryption
 from shared.tables import read_token, write_token
+from shared.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _RUN_ID = re.compile(r"[a-z]+-[0-9A-Za-z]{1,40}")
 _PATIENCE = 5

@@ -76,7 +76,7 @@ LAYERS: list[set[str]] = [
         "notices",
     },
     {"tables"},
-    {"calls", "settings"},
+    {"calls", "settings", "telemetry"},
     {"records"},
     {"decisions", "events", "questions"},
     {"preparations", "reencryption", "keyhealth", "sightings"},
@@ -310,6 +310,7 @@ WORDS = [
     ("policy/document", "LegacyRotation"),
     ("policy/document", "ExemptionStatus"),
     ("policy/assignment", "SecondRole"),
+    ("telemetry", "Line"),
 ]
 
 

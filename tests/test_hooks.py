@@ -32,6 +32,7 @@ OTHER = "22222222-2222-4222-8222-222222222222"
 GROUP = f"/subscriptions/{HOME}/resourceGroups/rg-kms"
 IDENTITY = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-topics"
 VAULT = f"/subscriptions/{HOME}/resourcegroups/rg-keys/providers/microsoft.keyvault/vaults/kv-one"
+ACTION_GROUP = f"{GROUP}/providers/Microsoft.Insights/actionGroups/on-call"
 VALUES = {
     "ENFORCER_NAME": "dev",
     "ENFORCER_LOCATION": "westeurope",
@@ -43,6 +44,7 @@ VALUES = {
     "ENFORCER_TOPIC_IDENTITY_ID": IDENTITY,
     "ENFORCER_SUBSCRIPTIONS": f"{HOME},{OTHER}",
     "ENFORCER_VAULTS": VAULT,
+    "ENFORCER_ACTION_GROUPS": ACTION_GROUP,
 }
 DEPLOYMENT = Deployment.read(VALUES)
 
@@ -264,6 +266,7 @@ def test_events_are_deployed_for_parameters_and_ledger(az: FakeCli) -> None:
         ("keys", "kv-two"),
     ]
     assert deployed["topicSubscriptions"] == [OTHER]
+    assert deployed["actionGroupIds"] == [ACTION_GROUP]
 
 
 def test_the_template_gets_the_parameters_that_it_takes(az: FakeCli) -> None:

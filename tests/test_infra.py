@@ -123,10 +123,21 @@ API_VERSIONS = {
 }
 
 
+OTHER_VERSIONS = {
+    "Microsoft.Insights/metricAlerts": "2018-03-01",
+    "Microsoft.Insights/scheduledQueryRules": "2026-03-01",
+    "Microsoft.Insights/workbooks": "2023-06-01",
+}
+"""Of the types that have versions of their own within their provider."""
+
+
 def test_each_provider_is_spoken_to_in_one_version() -> None:
     found = {tuple(one.type.split("@")) for template in TEMPLATES.values() for one in template.resources}
+    own = {kind: version for kind, version in found if kind in OTHER_VERSIONS}
+    shared = {(kind.split("/")[0], version) for kind, version in found if kind not in OTHER_VERSIONS}
 
-    assert {(kind.split("/")[0], version) for kind, version in found} == set(API_VERSIONS.items())
+    assert own == OTHER_VERSIONS
+    assert shared == set(API_VERSIONS.items())
 
 
 # names that the code knows
@@ -148,7 +159,7 @@ def test_the_hook_looks_for_vaults_in_the_ledger_s_own_row() -> None:
 
 
 def test_the_outputs_that_the_commands_read_are_there() -> None:
-    assert set(OUTPUTS) | {"ENFORCER_VAULTS"} <= set(MAIN.outputs)
+    assert set(OUTPUTS) | {"ENFORCER_VAULTS", "ENFORCER_ACTION_GROUPS"} <= set(MAIN.outputs)
 
 
 def settings() -> dict[str, Any]:
@@ -234,6 +245,25 @@ def test_events_are_subscribed_to_after_the_code_is_there() -> None:
     assert caller == "events.bicep"
     assert len(made("Microsoft.EventGrid/systemTopics/eventSubscriptions")) == 1
     assert "events.bicep" not in [call.type for _, call, _ in callers()]
+
+
+def test_somebody_is_told_of_events_that_could_not_be_delivered() -> None:
+    losses = only("app/source.bicep", "Microsoft.Insights/metricAlerts")
+    (criterion,) = losses.body["properties"]["criteria"]["allOf"]
+
+    assert losses.over == ["DeadLetteredCount", "DroppedEventCount"]
+    assert losses.body["properties"]["scopes"] == [Expr("topic.id")]
+    assert (criterion["operator"], criterion["threshold"], criterion["timeAggregation"]) == ("GreaterThan", 0, "Total")
+    assert criterion["metricNamespace"] == "Microsoft.EventGrid/systemTopics"
+    assert criterion["dimensions"][0]["values"] == [Expr("subscriptionName")], "a topic may have other subscriptions"
+
+
+def test_what_was_swept_is_waited_for_as_long_as_two_sweeps_take() -> None:
+    (alerts,) = [call for _, call, called in callers() if called.file.name == "alerts.bicep"]
+
+    assert alerts.body["params"]["sweepWindow"] == Expr("sweepWindow")
+    assert MAIN.params["sweepSchedule"].split()[2:] == ["*", "*", "*", "*"], "hourly"
+    assert MAIN.params["sweepWindow"] == MAIN.allowed["sweepWindow"][0] == "PT2H"
 
 
 # the app

@@ -35,6 +35,9 @@ param storageId string
 @description('Its container for what could not be delivered.')
 param deadLetterContainer string
 
+@description('Resource ids of the action groups that are told of it.')
+param actionGroupIds array
+
 resource made 'Microsoft.EventGrid/systemTopics@2025-02-15' = if (!existingTopic) {
   name: topicName
   location: location
@@ -72,3 +75,38 @@ resource events 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2025-02-15'
   }
   dependsOn: [made]
 }
+
+// What could not be delivered lies in the container; what could not even be put there is lost.
+resource losses 'Microsoft.Insights/metricAlerts@2018-03-01' = [
+  for metric in ['DeadLetteredCount', 'DroppedEventCount']: {
+    name: '${topicName}-${subscriptionName}-${metric}'
+    location: 'global'
+    tags: tags
+    properties: {
+      description: 'Event Grid could not deliver events of ${source}.'
+      severity: metric == 'DroppedEventCount' ? 1 : 2
+      enabled: true
+      scopes: [topic.id]
+      evaluationFrequency: 'PT5M'
+      windowSize: 'PT15M'
+      autoMitigate: true
+      criteria: {
+        'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
+        allOf: [
+          {
+            criterionType: 'StaticThresholdCriterion'
+            name: 'lost'
+            metricNamespace: 'Microsoft.EventGrid/systemTopics'
+            metricName: metric
+            timeAggregation: 'Total'
+            operator: 'GreaterThan'
+            threshold: 0
+            dimensions: [{ name: 'EventSubscriptionName', operator: 'Include', values: [subscriptionName] }]
+          }
+        ]
+      }
+      actions: map(actionGroupIds, id => { actionGroupId: id })
+    }
+    dependsOn: [made, events]
+  }
+]

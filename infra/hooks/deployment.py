@@ -21,7 +21,7 @@ OUTPUTS = (
     "ENFORCER_TOPIC_IDENTITY_ID",
     "ENFORCER_SUBSCRIPTIONS",
 )
-"""The outputs that have to be there. ENFORCER_VAULTS may be empty, which azd leaves out."""
+"""The outputs that have to be there. ENFORCER_VAULTS and ENFORCER_ACTION_GROUPS may be empty, which azd leaves out."""
 
 
 class NotDeployed(Exception):
@@ -42,6 +42,7 @@ class Deployment:
     topic_identity_id: str
     subscriptions: tuple[str, ...]
     vaults: tuple[str, ...]
+    action_groups: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> Self:
@@ -60,6 +61,7 @@ class Deployment:
             topic_identity_id=values["ENFORCER_TOPIC_IDENTITY_ID"],
             subscriptions=_listed(values["ENFORCER_SUBSCRIPTIONS"].lower()),
             vaults=_listed(values.get("ENFORCER_VAULTS", "")),
+            action_groups=_listed(values.get("ENFORCER_ACTION_GROUPS", "")),
         )
 
     @classmethod

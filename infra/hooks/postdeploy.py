@@ -172,6 +172,7 @@ def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
         "deadLetterContainer": deployment.dead_letters,
         "topicIdentityId": deployment.topic_identity_id,
         "topicSubscriptions": planned.topic_subscriptions,
+        "actionGroupIds": deployment.action_groups,
         "sources": [asdict(source) for source in planned.sources],
     }
     where = ("--subscription", deployment.subscription, "--location", deployment.location)
