@@ -55,7 +55,7 @@ class _Tally:
 
     seen: set[ClusterId] = field(default_factory=set)
     keys: dict[KeyId, VaultId | None] = field(default_factory=dict)
-    users: defaultdict[KeyId, list[KeyUser]] = field(default_factory=lambda: defaultdict(list))
+    users: defaultdict[KeyId, list[tuple[KeyUser, bool]]] = field(default_factory=lambda: defaultdict(list))
     books: dict[KeyId, Books] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
@@ -241,7 +241,7 @@ class Sweeper:
             tally.keys[reference.key] = tally.keys.get(reference.key) or named or own
         user = user_of(cluster, begun_before=True, now=now)
         if reference is not None and user is not None:
-            tally.users[reference.key].append(user)
+            tally.users[reference.key].append((user, cluster.succeeded and cluster.settled))
 
 
 def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:

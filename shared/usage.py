@@ -76,12 +76,15 @@ class Usage:
         users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
         return Books(users, adoptions, (await self.keys.key(key)).versions)
 
-    async def mend(self, key: KeyId, users: Iterable[KeyUser], *, now: datetime) -> None:
-        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them."""
+    async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> None:
+        """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.
+
+        Each comes with whether its cluster's last operation ended well: else no rewrite would ever count for it.
+        """
         known = {(user.cluster, user.resource_uid) for user in await self.keys.users(key)}
-        for user in users:
+        for user, in_effect in users:
             if (user.cluster, user.resource_uid) not in known:
-                await self.keys.use(key, user, in_effect=False, now=now)
+                await self.keys.use(key, user, in_effect=in_effect, now=now)
 
     async def close(self, record: Record, *, now: datetime) -> None:
         """Remember that a cluster is gone: it needs no key any more."""
