@@ -281,6 +281,38 @@ async def test_a_rewrite_that_is_never_confirmed_never_lets_another_version_be_n
     assert user.rewritten_at < effective
 
 
+async def test_a_user_of_a_key_that_the_ledger_lost_is_mended_and_its_rewrite_counts(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    for table, lost in (("keyusers", ""), ("rotations", "a|")):
+        for row in await on.app.rows(table):
+            if row["RowKey"].startswith(lost):
+                await on.app.tables.get_table_client(table).delete_entity(row["PartitionKey"], row["RowKey"])
+
+    await on.app.sweeper.sweep(ShardRequest("run-1", on.id.subscription, "timer"), now=on.now)
+    await on.settle()
+
+    assert on.commands() == ["i=0 n=0", "i=1 n=1"]
+    assert (await on.user()).rewritten_by == "run-command"
+
+
+async def test_a_rewrite_that_the_ledger_takes_no_note_of_is_not_made_again_and_again(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    rows = [row for row in await on.app.rows("rotations") if row["RowKey"].startswith("a|")]
+    for row in rows:
+        await on.app.tables.get_table_client("rotations").delete_entity(row["PartitionKey"], row["RowKey"])
+
+    ended = await on.settle()
+
+    assert (ended.action, ended.reasons) == (Action.REPORT, (Reason.NOT_REENCRYPTED,))
+    on.later(timedelta(days=1))
+    await on.settle()
+    assert on.commands() == ["i=0 n=0", "i=1 n=1"]
+
+
 async def test_a_sweep_starts_the_rewrite_that_no_event_asks_for(
     azure: Azure, account: Account, opened: AsyncExitStack
 ) -> None:

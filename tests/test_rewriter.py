@@ -356,7 +356,8 @@ async def test_a_rewrite_counts_then_rewrites_then_is_confirmed_as_of_its_first_
     ended = await on.look()
 
     assert ended.claim is None
-    assert ended.rewrite is None
+    assert ended.rewrite is not None
+    assert ended.rewrite.is_over
     assert await on.app.slots_held() == []
     user = await on.user()
     assert (user.rewritten_by, user.rewritten_at) == ("run-command", first_chunk.claim.claimed_at)
