@@ -398,10 +398,11 @@ async def test_a_process_that_dies_as_a_cluster_goes_back_hides_nothing(
         await play_all(scene, steps)
 
 
-async def test_a_key_that_a_cluster_has_left_is_still_looked_at(azure: Azure, account: Account) -> None:
+@pytest.mark.parametrize("meanwhile", [[], [("wait", 0.2), ("sweep",)]], ids=["leaves", "has-left"])
+async def test_a_key_that_a_cluster_leaves_is_still_looked_at(
+    azure: Azure, account: Account, meanwhile: list[Step]
+) -> None:
     async with world(azure, account) as scene:
-        await play_all(
-            scene, [*ROTATED, ("move", 0, "platform-managed", False), ("wait", 0.2), ("sweep",), ("rotate", True)]
-        )
+        await play_all(scene, [*ROTATED, ("move", 0, "platform-managed", False), *meanwhile, ("rotate", True)])
 
         assert {one.version.version for one in (await scene.app.keys.key(USED)).rotations} == set(scene.used.versions)
