@@ -31,7 +31,7 @@ from shared.recorder import Recorder
 from shared.records import Matched, Record, Run, Shard, is_held_back, is_overdue, is_pending, overdue_by
 from shared.rotation import KeyUser, user_of
 from shared.telemetry import Line, about, about_request, logger, saying
-from shared.usage import Books, Usage
+from shared.usage import Books, Usage, keys_of
 
 log = logger(__name__)
 
@@ -206,7 +206,7 @@ class Sweeper:
         for exemption in self.policy.exemptions_of(cluster):
             tally.exempted[exemption].add(cluster.id)
         self._remember_keys(cluster, assignment, tally, now)
-        for key in record.past_keys:  # secrets may still lie on it
+        for key in keys_of(record):  # secrets may still lie on one that it left
             tally.keys.setdefault(key, None)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
         if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:

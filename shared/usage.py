@@ -96,8 +96,7 @@ class Usage:
 
     async def close(self, record: Record, *, now: datetime) -> None:
         """Remember that a cluster is gone: it needs no key any more."""
-        current = _key_of(record)
-        for key in {*record.past_keys, *([current] if current is not None else [])}:
+        for key in keys_of(record):
             await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=None, now=now)
 
     async def _expect(self, key: KeyId, user: KeyUser) -> None:
@@ -123,16 +122,16 @@ class Usage:
             await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=to, now=now)
 
 
-def _key_of(record: Record) -> KeyId | None:
+def keys_of(record: Record) -> tuple[KeyId, ...]:
+    """Return the keys that a cluster is known to have used, the one that its row names last."""
     encryption = record.encryption
-    return encryption.key.key if encryption is not None and encryption.kms_enabled and encryption.key else None
+    named = encryption.key if encryption is not None and encryption.kms_enabled else None
+    return tuple(dict.fromkeys((*record.past_keys, *([named.key] if named is not None else ()))))
 
 
 def _past(record: Record, key: KeyId | None) -> tuple[KeyId, ...]:
     """The keys that a cluster has used, or is still using until its update has ended, but for the one it names now."""
-    before = _key_of(record)
-    every = dict.fromkeys((*record.past_keys, *([before] if before is not None else ())))
-    return tuple(one for one in every if one != key)
+    return tuple(one for one in keys_of(record) if one != key)
 
 
 def _summed_up(key: KeyId | None, user: KeyUser | None, *, in_effect: bool) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +199,7 @@ class World:
     async def sweep(self) -> None:
         """Let the timer fire, and do what comes of it."""
         run = f"sweep-{next(_runs)}"
-        try:
-            await self.app.sweeper.start(run, asked_by="timer", now=self.now)
-        except Killed:
-            await self._bury()
-            await self.app.sweeper.start(run, asked_by="timer", now=self.now)
+        await self._twice_if_killed(lambda: self.app.sweeper.start(run, asked_by="timer", now=self.now))
         await self.work()
 
     async def work(self) -> None:
@@ -213,6 +210,14 @@ class World:
             except Killed:
                 await self._bury()
                 self.post.letters.append(letter)
+
+    async def _twice_if_killed(self, act: Callable[[], Awaitable[object]]) -> None:
+        """Do something; if the process dies over it, whoever asked asks again."""
+        try:
+            await act()
+        except Killed:
+            await self._bury()
+            await act()
 
     async def _bury(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -352,7 +357,8 @@ class World:
             return
         cluster_id = ClusterId.parse(cluster.id)
         uid = str(cluster.document["properties"]["resourceUID"])
-        await self.app.keys.rewritten(USED, cluster_id, uid, by="somebody", at=self.now)
+        at = self.now
+        await self._twice_if_killed(lambda: self.app.keys.rewritten(USED, cluster_id, uid, by="somebody", at=at))
 
     def switch(self, number: int) -> None:
         """Somebody stops a cluster, or starts it."""
@@ -419,7 +425,7 @@ class World:
                 )
                 for version, times in seen.items()
             ]
-            await self.app.keys.adopt(USED, found)
+            await self._twice_if_killed(partial(self.app.keys.adopt, USED, found))
 
     async def check_picture(self) -> set[str]:
         """No cluster's need is understated; return the candidates."""

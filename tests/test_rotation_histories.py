@@ -48,7 +48,9 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("read-logs")),
     st.tuples(st.just("retire")),
 )
-EXAMPLES, LENGTH = 25, 14
+FEW, SHORT = 10, 12
+MANY, LONG = 150, 26
+HISTORY = settings(PROPERTY, suppress_health_check=list(HealthCheck))
 
 
 async def play(scene: World, step: Step) -> None:
@@ -191,9 +193,18 @@ def assert_all_can_be_read_after_two_more_days(scene: World) -> None:
         assert stuck or scene.azure.aks.readable(cluster), cluster.name
 
 
-@settings(PROPERTY, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-@given(steps=st.lists(STEPS, min_size=4, max_size=LENGTH))
+@settings(HISTORY, max_examples=FEW)
+@given(steps=st.lists(STEPS, min_size=4, max_size=SHORT))
 def test_whatever_happens_nothing_is_missed_or_doubled_and_who_retires_candidates_loses_no_secret(
+    simulator: Simulator, storage: Storage, authority: Authority, steps: list[Step]
+) -> None:
+    asyncio.run(history(simulator, storage, authority, steps))
+
+
+@pytest.mark.slow
+@settings(HISTORY, max_examples=MANY)
+@given(steps=st.lists(STEPS, min_size=LONG // 2, max_size=LONG))
+def test_the_same_holds_for_many_long_histories(
     simulator: Simulator, storage: Storage, authority: Authority, steps: list[Step]
 ) -> None:
     asyncio.run(history(simulator, storage, authority, steps))
@@ -373,3 +384,25 @@ async def test_a_cluster_created_anew_begins_anew_and_its_past_needs_are_gone(az
         assert {need.why for need in needs if need.resource_uid == scene.uid(0)} == {Why.CURRENT, Why.HISTORY_UNKNOWN}
         assert users[scene.uid(0)].rewritten_at is None
         await assert_nothing_more_is_written(scene)
+
+
+@pytest.mark.parametrize("writes", range(6))
+async def test_a_process_that_dies_as_a_cluster_goes_back_hides_nothing(
+    azure: Azure, account: Account, writes: int
+) -> None:
+    steps: list[Step] = [
+        *(*ROTATED, ("die", writes), ("update", 0, 1, False), ("rewrite", 0)),
+        *(("rotate", True), ("update", 0, 0, False), ("wait", 0.2), ("retire",)),
+    ]
+    async with world(azure, account) as scene:
+        await play_all(scene, steps)
+
+
+@pytest.mark.parametrize("meanwhile", [[], [("wait", 0.2), ("sweep",)]], ids=["leaves", "has-left"])
+async def test_a_key_that_a_cluster_leaves_is_still_looked_at(
+    azure: Azure, account: Account, meanwhile: list[Step]
+) -> None:
+    async with world(azure, account) as scene:
+        await play_all(scene, [*ROTATED, ("move", 0, "platform-managed", False), *meanwhile, ("rotate", True)])
+
+        assert {one.version.version for one in (await scene.app.keys.key(USED)).rotations} == set(scene.used.versions)

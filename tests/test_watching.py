@@ -631,7 +631,7 @@ def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret
     assert all(set(one) - set(ABOUT) == FIELDS[Line(kind)] | {"line"} for kind, one in by_line.items())
     decided = next(one for one in fields if one.get("line") == "cluster-decided" and "event" in one)
     assert (decided["event"], decided["reason"]) == ("event-1", "policy-broken")
-    assert {one["event"] for one in fields if one.get("line") == "malformed"} >= {"event-2"}
+    assert "event-2" in {one.get("event") for one in fields if one.get("line") == "malformed"}
     assert by_line["run-ended"]["policyFaults"] > 0
     assert [
         word for word in (*PERSONAL_DATA, *secrets, "eyJ", "Bearer", "claims", "IDENTITY_HEADER") if word in told
