@@ -133,11 +133,9 @@ async def on_poisoned_cluster(message: func.QueueMessage) -> None:
 @app.queue_trigger(arg_name="message", queue_name="keys-poison", connection=STORAGE)
 async def on_poisoned_key(message: func.QueueMessage) -> None:
     """A key's message failed five times: record it. Never raises."""
-    from shared.events import KeyRequest
+    from shared.events import key_message
 
-    await _bury(
-        message, "keys", lambda text: bootstrap.inspector().give_up(KeyRequest.decode(text), now=datetime.now(UTC))
-    )
+    await _bury(message, "keys", lambda text: bootstrap.inspector().give_up(key_message(text), now=datetime.now(UTC)))
 
 
 @app.route("runs", methods=["POST"])

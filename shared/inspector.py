@@ -99,8 +99,16 @@ class Inspector:
             await self.queues.ask_for_key(KeyRequest(key, request.asked_by, request.vault, cause=request.cause))
 
     @about_request
-    async def give_up(self, request: KeyRequest, *, now: datetime) -> None:
-        """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell."""
+    async def give_up(self, request: KeyRequest | VaultRequest, *, now: datetime) -> None:
+        """Record that a message failed too often. What was announced is logged all the same, for the sweep to tell.
+
+        Of a vault's keys the next sweep looks at each.
+        """
+        if isinstance(request, VaultRequest):
+            log.error("looks at the keys of %s failed", request.vault, extra=saying(Line.POISONED, queue=KEYS))
+            failed = {"askedBy": request.asked_by, "detail": f"the keys of {request.vault} could not be asked for"}
+            await self.ledger.note(Activity("events", request.asked_by, now, "failure", failed))
+            return
         log.error("looks at %s failed five times in a row", request.key, extra=saying(Line.POISONED, queue=KEYS))
         await self.keys.add_rotations(self._detected(await self.keys.key(request.key), (), request, now))
         said = {

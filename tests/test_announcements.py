@@ -58,6 +58,14 @@ async def test_a_vault_is_announced_by_a_subscription_of_its_own_to_the_function
     assert await announcements.reach(VaultId.parse(other.id)) is False
 
 
+async def test_a_subscription_that_shows_no_topic_at_all_tells_nothing(
+    announcements: Announcements, azure: Azure
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+
+    assert await announcements.reach(VaultId.parse(vault.id)) is None
+
+
 async def test_what_may_not_be_read_is_not_told(announcements: Announcements, azure: Azure) -> None:
     vault = azure.keyvault.add_vault("kv-kms-weu")
     azure.permissions.refuse("Microsoft.EventGrid/systemTopics/read")
@@ -68,6 +76,7 @@ async def test_what_may_not_be_read_is_not_told(announcements: Announcements, az
 async def test_a_vault_that_nobody_announces_is_found_and_mended(azure: Azure, account: Account) -> None:
     vault = azure.keyvault.add_vault("kv-kms-weu")
     azure.keyvault.add_key(vault, "etcd")
+    listens(azure, f"/subscriptions/{vault.id.split('/')[2]}", "on_cluster_event")
 
     async with product(account) as app:
         await app.inspector.inspect(KeyRequest(KEY, "timer"), now=NOW)
