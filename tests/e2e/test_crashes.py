@@ -32,7 +32,7 @@ def assert_written_once(app: App, cluster: SimulatedCluster, outcomes: dict[str,
         assert (before["kms_enabled"], before["infrastructure"]) == (False, False)
         assert after == before | {"infrastructure": True}
     assert "claim" not in app.row(cluster)
-    assert {row["holder"] for row in app.rows("enforcement")} == {""}
+    assert {row["holder"] for row in app.rows("enforcement") if "holder" in row} == {""}
 
 
 def restart_and_see_it_updating(app: App, cluster: SimulatedCluster) -> None:

@@ -95,7 +95,7 @@ def test_new_and_existing_clusters_are_encrypted_once_and_the_others_left_alone(
         assert line["outcome"] == "done"
         assert line["etag"] == etag_of(app.puts(cluster)[0])
     assert all(call.headers.get("if-match") for call in azure.journal.matching("PUT", ""))
-    assert {row["holder"] for row in app.rows("enforcement")} == {""}
+    assert {row["holder"] for row in app.rows("enforcement") if "holder" in row} == {""}
     assert_a_second_time_changes_nothing(app)
 
 

@@ -101,7 +101,7 @@ def wait_for_all_writes(azure: Azure, tables: TableServiceClient) -> None:
         azure.wait_for(lambda: len(azure.journal.writes()) >= CLUSTERS, deadline=AT_MOST.total_seconds())
     except TimeoutError as error:
         left = [row for row in rows(tables, "clusters") if row["reason"] != "as-asked"]
-        held = [row for row in rows(tables, "enforcement") if row["holder"]]
+        held = [row for row in rows(tables, "enforcement") if row.get("holder")]
         raise TimeoutError(f"{error}; left: {left}; held: {held}") from error
 
 
@@ -143,7 +143,7 @@ def test_twenty_workers_keep_the_limits_and_encrypt_every_cluster_once(
     assert Counter(call.path.lower() for call in azure.journal.writes()) == {one.id.lower(): 1 for one in clusters}
     assert len(azure.aks.operations) == CLUSTERS
     assert_limits_held(azure)
-    assert {row["holder"] for row in slots} == {""}
+    assert {row["holder"] for row in slots if "holder" in row} == {""}
     assert Counter(line["outcome"] for line in activity if line["kind"] == "write")["done"] == CLUSTERS
     assert worked > WORKERS // 2
 
