@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from local.fleet import FleetError, OutsideFleet
-from local.references import ENFORCE, Need, Unknown, needs
+from local.references import ENFORCE, RightNeeded, Unknown, needs
 
 
 @dataclass(frozen=True, slots=True)
 class FleetNeeds:
     """What the updates of a fleet need. Each with the names of the clusters that it is for."""
 
-    needs: Mapping[Need, tuple[str, ...]]
+    needs: Mapping[RightNeeded, tuple[str, ...]]
     unknown: Mapping[Unknown, tuple[str, ...]]
 
     @classmethod
     def of(cls, documents: Iterable[Mapping[str, Any]]) -> FleetNeeds:
         """Put together what each cluster needs. Azure's ids differ in case: the first spelling stays."""
-        needed: defaultdict[Need, list[str]] = defaultdict(list)
+        needed: defaultdict[RightNeeded, list[str]] = defaultdict(list)
         unknown: defaultdict[Unknown, list[str]] = defaultdict(list)
         spelt: dict[str, str] = {}
         for document in documents:
             some_needs, some_unknown = needs(document)
             for need in some_needs:
                 scope = spelt.setdefault(need.scope.lower(), need.scope)
-                needed[Need(need.switch, need.action, scope)].append(document["name"])
+                needed[RightNeeded(need.switch, need.action, scope)].append(document["name"])
             for one in some_unknown:
                 scope = spelt.setdefault(one.scope.lower(), one.scope)
                 unknown[Unknown(one.where, scope)].append(document["name"])
@@ -53,7 +53,7 @@ class FleetNeeds:
         return sorted({need.scope.split("/")[2].lower() for need in self.needs})
 
 
-def _sorted[K: (Need, Unknown)](found: Mapping[K, list[str]]) -> dict[K, tuple[str, ...]]:
+def _sorted[K: (RightNeeded, Unknown)](found: Mapping[K, list[str]]) -> dict[K, tuple[str, ...]]:
     return {key: tuple(sorted(set(found[key]))) for key in sorted(found, key=lambda one: str(one).lower())}
 
 

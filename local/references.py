@@ -64,7 +64,7 @@ _GROUP = re.compile(r"(/subscriptions/[^/]+/resourcegroups/[^/]+)/", re.IGNORECA
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class RightNeeded:
     """An action that the update of a cluster needs at a scope, and the switch of infra/main.bicep that gives it."""
 
     switch: str
@@ -80,15 +80,15 @@ class Unknown:
     scope: str
 
 
-def needs(document: Mapping[str, Any]) -> tuple[set[Need], set[Unknown]]:
+def needs(document: Mapping[str, Any]) -> tuple[set[RightNeeded], set[Unknown]]:
     """Return what the update of one cluster needs, and what is not known, from ARM's document of it. Pure.
 
     What lies in the node resource group is AKS' own: there nothing is needed.
     """
-    found = {Need(ENFORCE, CLUSTER_WRITE, group_of(document["id"]))}
+    found = {RightNeeded(ENFORCE, CLUSTER_WRITE, group_of(document["id"]))}
     identity = document.get("identity")
     identities = (identity.get("userAssignedIdentities") if isinstance(identity, Mapping) else None) or {}
-    found |= {Need(ENFORCE, _ASSIGN, identity) for identity in identities}
+    found |= {RightNeeded(ENFORCE, _ASSIGN, identity) for identity in identities}
     properties = document.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     unknown: set[Unknown] = set()
@@ -99,9 +99,9 @@ def needs(document: Mapping[str, Any]) -> tuple[set[Need], set[Unknown]]:
             unknown.add(Unknown(where, scope))
             continue
         switch, actions = REFERENCES[where.lower()]
-        found |= {Need(switch, action, scope) for action in actions}
+        found |= {RightNeeded(switch, action, scope) for action in actions}
         if actions is _WORKSPACE:
-            found |= {Need(switch, action, group_of(scope)) for action in _SOLUTIONS}
+            found |= {RightNeeded(switch, action, group_of(scope)) for action in _SOLUTIONS}
     return found, unknown
 
 

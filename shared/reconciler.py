@@ -4,14 +4,7 @@
                    |                                                            +--> wait: row, then one message
               stale: end                                                        `--> write: claim, message, PUT, record
 
-What a crash leaves behind, and who picks it up:
-
-    after the row of a wait, before its message   the redelivered message: it finds itself in `set_by`, sends again
-    after the claim, before the PUT               the look that the claim sent for: the eTag is the one claimed
-    after the PUT, before the reply or record     the same look: the profile is there
-    around a write of a prerequisite              the same look: it asks whether the thing is in place
-    between a command's start and its record      the same look: it starts the command again, which harms nobody
-    a message lost for good                       the sweep, or any event: the row is overdue
+What a crash leaves behind, and who picks it up: docs/architecture.md.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _EXEMPTED_SHOWN = 10
 EVERYTHING = Scope()
 
 
-class Need(StrEnum):
+class Attention(StrEnum):
     """What a listed cluster needs."""
 
     LOOK = "look"
@@ -209,7 +209,7 @@ class Sweeper:
         for key in keys_of(record):  # secrets may still lie on one that it left
             tally.keys.setdefault(key, None)
         otherwise = request.mode is not Mode.AUDIT and _is_held_back_otherwise(record, decision)
-        if otherwise or _need(cluster, record, decision, assignment.mode, now) is Need.LOOK:
+        if otherwise or _attention(cluster, record, decision, assignment.mode, now) is Attention.LOOK:
             await self._enqueue(cluster.id, request, tally)
             return
         if record.claim is not None or is_pending(record, now):
@@ -290,20 +290,20 @@ class Sweeper:
             tally.users[reference.key].append((user, cluster.succeeded and cluster.settled))
 
 
-def _need(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Need:
+def _attention(cluster: Cluster, record: Record, decision: Decision, mode: Mode, now: datetime) -> Attention:
     """A pending wait has its own look coming; a cluster created anew under its name is read afresh.
 
     So is one without an eTag: nobody states that a list shows it.
     """
     if record.resource_uid and cluster.resource_uid and record.resource_uid != cluster.resource_uid:
-        return Need.LOOK
+        return Attention.LOOK
     if is_overdue(record, now):
-        return Need.LOOK
+        return Attention.LOOK
     if is_pending(record, now):
-        return Need.ROW
+        return Attention.ROW
     if decision.action in {Action.WAIT, Action.LOOK_CLOSER} or decision.reason is Reason.NO_ETAG:
-        return Need.LOOK
-    return Need.LOOK if changes_something(decision.action) and mode is Mode.ENFORCE else Need.ROW
+        return Attention.LOOK
+    return Attention.LOOK if changes_something(decision.action) and mode is Mode.ENFORCE else Attention.ROW
 
 
 def _log_shard(shard: Shard, tally: _Tally, scope: Scope) -> None:

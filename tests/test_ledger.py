@@ -19,6 +19,7 @@ from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
 from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
 from shared.tables import TABLES, TooLarge
+from tests.builders import SUBSCRIPTION
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from local.simulator import Azure
     from local.storage import Account
 
-SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 CLUSTER = ClusterId(SUBSCRIPTION, "rg-apps", "aks-1")
 OPERATION_ID = "a2eade3a-0000-0000-0000-000000000001"
 OPERATION = f"https://management.azure.com/subscriptions/s/operations/{OPERATION_ID}?api-version=2025-03-01&s=signed"

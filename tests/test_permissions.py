@@ -12,7 +12,7 @@ import pytest
 
 from local.fleet import OutsideFleet
 from local.permissions import FleetNeeds, lines
-from local.references import REFERENCES, Need, Unknown, needs
+from local.references import REFERENCES, RightNeeded, Unknown, needs
 
 ROOT = Path(__file__).parent.parent
 SUBSCRIPTION = "/subscriptions/11111111-1111-4111-8111-111111111111"
@@ -20,7 +20,7 @@ GROUP = f"{SUBSCRIPTION}/resourceGroups/rg-apps"
 IDENTITY = f"{SUBSCRIPTION}/resourceGroups/rg-ids/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-aks"
 SUBNET = f"{SUBSCRIPTION}/resourceGroups/rg-net/providers/Microsoft.Network/virtualNetworks/vnet/subnets/aks"
 JOIN = "Microsoft.Network/virtualNetworks/subnets/join/action"
-WRITE = Need("enforce", "Microsoft.ContainerService/managedClusters/write", GROUP)
+WRITE = RightNeeded("enforce", "Microsoft.ContainerService/managedClusters/write", GROUP)
 
 
 def cluster(name: str = "aks", **properties: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def test_a_cluster_s_own_identity_has_to_be_assigned() -> None:
 
     found, unknown = needs(document)
 
-    assign = Need("enforce", "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", IDENTITY)
+    assign = RightNeeded("enforce", "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", IDENTITY)
     assert (found, unknown) == ({WRITE, assign}, set())
 
 
@@ -60,7 +60,7 @@ def test_each_reference_needs_its_actions_where_it_leads(path: str) -> None:
 
     found, unknown = needs(cluster(**nested(path, scope)))
 
-    assert {Need(switch, action, scope) for action in actions} <= found
+    assert {RightNeeded(switch, action, scope) for action in actions} <= found
     assert unknown == set()
 
 
@@ -80,7 +80,7 @@ def test_the_case_of_a_document_s_names_does_not_matter() -> None:
     for name in ("vnetSubnetID", "vnetSubnetId"):
         found, unknown = needs(cluster(agentPoolProfiles=[{"name": "system", name: SUBNET}]))
 
-        assert (found, unknown) == ({WRITE, Need("ownSubnet", JOIN, SUBNET)}, set())
+        assert (found, unknown) == ({WRITE, RightNeeded("ownSubnet", JOIN, SUBNET)}, set())
 
 
 def test_what_is_aks_own_or_read_only_needs_nothing() -> None:
