@@ -256,6 +256,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "why": "not-left",
                         "since": "2026-02-20T09:00:00Z",
                         "expectedBy": "2026-02-20T09:00:00Z",
+                        "identityShared": False,
                     },
                     {
                         "cluster": naming,
@@ -264,6 +265,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "why": "current",
                         "since": "2026-02-20T09:00:00Z",
                         "expectedBy": None,
+                        "identityShared": False,
                     },
                 ],
             },
@@ -288,6 +290,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "why": "adopting",
                         "since": "2026-03-02T08:00:00Z",
                         "expectedBy": "2026-03-02T14:00:00Z",
+                        "identityShared": False,
                     },
                     {
                         "cluster": naming,
@@ -296,6 +299,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "why": "history-unknown",
                         "since": None,
                         "expectedBy": None,
+                        "identityShared": False,
                     },
                 ],
             },
@@ -322,6 +326,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "effectiveAt": None,
                         "firstSeen": None,
                         "lastSeen": None,
+                        "lastTried": None,
                     },
                     {
                         "version": OTHER_VERSION,
@@ -331,6 +336,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "effectiveAt": None,
                         "firstSeen": None,
                         "lastSeen": None,
+                        "lastTried": None,
                     },
                 ],
             },
@@ -355,6 +361,7 @@ async def test_a_key_shows_how_each_version_stands_with_each_cluster_and_what_ea
                         "effectiveAt": "2026-02-20T10:00:00Z",
                         "firstSeen": None,
                         "lastSeen": None,
+                        "lastTried": None,
                     }
                 ],
             },
@@ -419,6 +426,7 @@ async def test_a_version_that_only_a_cluster_names_is_shown_with_nothing_but_its
                 "why": "current",
                 "since": "2026-02-20T09:00:00Z",
                 "expectedBy": None,
+                "identityShared": False,
             }
         ],
     }

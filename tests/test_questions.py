@@ -117,7 +117,7 @@ def test_true_and_false_are_read() -> None:
 
 def test_a_word_is_one_of_its_vocabulary() -> None:
     assert questions.word({"how": "sweep"}, "how", Detection) is Detection.SWEEP
-    with pytest.raises(Malformed, match=r"^'guess' is no how: it is one of baseline, event, sweep$"):
+    with pytest.raises(Malformed, match=r"^'guess' is no how: it is one of baseline, event, sweep, order$"):
         questions.word({"how": "guess"}, "how", Detection)
 
 

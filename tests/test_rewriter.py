@@ -533,7 +533,7 @@ async def test_an_app_without_the_right_is_blocked_and_told_which(
 
     looked = await on.look()
 
-    assert (looked.action, looked.reasons[0]) == (Action.REPORT, Reason.BLOCKED)
+    assert (looked.action, looked.reasons[0]) == (Action.REPORT, Reason.NOT_PERMITTED)
     assert "Microsoft.ContainerService/managedClusters/runCommand/action" in (looked.detail or "")
     on.later()
     await on.look()

@@ -49,7 +49,7 @@ def vault_with_key(azure: Azure, name: str, **seed: Any) -> SimulatedVault:
 def permit(azure: Azure, cluster: SimulatedCluster, vault: SimulatedVault) -> SimulatedCluster:
     """Give a cluster's identity what it needs."""
     for role in ("Key Vault Crypto User", "Key Vault Reader"):
-        azure.access.assign(cluster.principal_id, role, vault.id)
+        azure.access.assign(cluster.principal_id, role, vault.id, created=azure.clock.now() - timedelta(days=1))
     return cluster
 
 

@@ -86,7 +86,7 @@ def test_without_a_scenario_the_dozen_is_played_and_ends_as_it_says(demos: dict[
         "pmk-stopped": ("none", "stopped"),
         "pmk-busy": ("none", "busy"),
         "pmk-compliant": ("platform-managed", "as-asked"),
-        "pmk-legacy": ("legacy", "encrypted-otherwise"),
+        "pmk-legacy": ("legacy", "rotation-due"),
         "cmk-new": ("customer-managed", "as-asked"),
         "cmk-existing": ("customer-managed", "as-asked"),
         "cmk-system": ("none", "identity-system-assigned"),

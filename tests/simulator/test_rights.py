@@ -30,7 +30,7 @@ ROUTES: Any = (
 
 
 def test_every_call_to_arm_has_its_action() -> None:
-    verbs = {"GET": "read", "PUT": "write", "PATCH": "write"}
+    verbs = {"GET": "read", "PUT": "write", "PATCH": "write", "POST": "action"}
 
     assert [one for one in ROUTES if not one.action.endswith(f"/{verbs[one.method]}")] == []
     assert {one.action for one in ROUTES} == {
@@ -38,6 +38,8 @@ def test_every_call_to_arm_has_its_action() -> None:
         "Microsoft.Authorization/roleAssignments/write",
         "Microsoft.Authorization/roleDefinitions/read",
         "Microsoft.ContainerService/locations/operations/read",
+        "Microsoft.ContainerService/managedClusters/commandResults/read",
+        "Microsoft.ContainerService/managedClusters/runCommand/action",
         "Microsoft.ContainerService/managedClusters/read",
         "Microsoft.ContainerService/managedClusters/write",
         "Microsoft.EventGrid/eventSubscriptions/read",
