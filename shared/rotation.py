@@ -444,13 +444,15 @@ def _customer_managed(
 ) -> Judged:
     """The version expected to be in use, and those before it. The ledger's first sight of a cluster comes late.
 
-    So it may still be on a version that is older than the first one that it is known to have taken up.
+    So it may still be on any version before the newest one that it is expected to take up.
     """
     used = [version for version in order if version in mine]
     by_name = {one.version: one for one in versions}
     judged = {version: _standing_of(user, mine, used[number:], by_name, now) for number, version in enumerate(used)}
-    for version in order[: order.index(used[0])] if used else ():
-        judged[version] = _unseen(user, by_name[version], [mine[one] for one in used], now)
+    for number, version in enumerate(order):
+        later = [mine[one] for one in order[number:] if one in mine]
+        if later and version not in mine:
+            judged[version] = _unseen(user, by_name[version], later, now)
     return judged
 
 

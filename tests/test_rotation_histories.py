@@ -307,6 +307,13 @@ async def test_a_legacy_version_in_a_slot_is_no_candidate(azure: Azure, account:
             ],
             id="first-seen-after-the-rotation",
         ),
+        pytest.param(
+            [
+                *(("sweep",), ("create", 1, "customer-managed"), ("sweep",), ("rotate", True)),
+                *(("create", 0, "customer-managed"), ("rotate", True), ("retire",)),
+            ],
+            id="first-seen-with-versions-that-nobody-announced",
+        ),
     ],
 )
 async def test_a_version_that_is_not_left_yet_is_no_candidate(
