@@ -1,4 +1,4 @@
-"""Watched in production: each line that an alert or the workbook looks for is one that the app says, with its fields."""
+"""Watched in production: each line that an alert or the workbook looks for is one that the app says, fields and all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.errors import Throttled
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.queues import POISON, QUEUES
-from shared.records import Record, overdue_by
+from shared.records import Record, Settlement, overdue_by
 from shared.telemetry import ABOUT, FIELDS, LONGEST_TEXT, Line, about, about_request, logger, quiet_sdks, saying
 from tests.bicep import Expr, read
 from tests.builders import CLUSTER_ID
@@ -60,7 +60,7 @@ def fields_of(message: str) -> Json:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> logging.Logger:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="tests.watching")
     return logger("tests.watching")
 
 
@@ -104,7 +104,7 @@ def test_a_text_without_end_loses_no_field(log: logging.Logger, caplog: pytest.L
 
 def test_a_traceback_stands_behind_the_fields(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     try:
-        raise ValueError(FORGED)
+        json.loads(f"?{FORGED}")
     except ValueError:
         log.exception("it failed", extra=saying(Line.POISONED, queue="keys"))
 
@@ -247,10 +247,13 @@ def test_an_alert_is_split_by_columns_that_its_query_gives(rule: Json) -> None:
     assert rule["window"] in {"PT1H", "sweep"}
 
 
-def test_outcomes_reasons_and_queues_in_queries_are_the_code_s() -> None:
-    text = " ".join(QUERIES.values())
+def test_outcomes_and_queues_in_queries_are_the_code_s() -> None:
+    outcomes = [
+        set(re.findall(r"'(\w+)'", one))
+        for one in re.findall(r"said\.outcome\) in (\(.*?\))", " ".join(QUERIES.values()))
+    ]
 
-    assert "in ('failed', 'refused')" in text
+    assert outcomes == [{Settlement.FAILED, Settlement.REFUSED}] * 2
     assert all(name.endswith("-poison") for name in POISON)
     assert not any(name.endswith("-poison") for name in QUEUES)
 
@@ -259,7 +262,8 @@ def test_the_alerts_that_are_asked_for_are_there() -> None:
     names = [rule["name"] for rule in ALERTS]
 
     assert len(names) == len(set(names))
-    assert {"update-failed", "poisoned", "key-at-risk", "no-sweep", "enforcement-paused", "policy-broken"} <= set(names)
+    assert {"update-failed", "message-poisoned", "key-at-risk", "no-sweep"} <= set(names)
+    assert {"enforcement-paused", "policy-broken"} <= set(names)
 
 
 def test_the_alerts_are_deployed_as_they_stand() -> None:
@@ -309,7 +313,7 @@ def test_there_is_a_runbook_for_every_alert() -> None:
 
 def test_the_page_names_every_line_with_its_fields() -> None:
     table = OPERATIONS.split("\n## What it logs\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]*) \| ([^|]*) \|", table, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]*)\| ([^|]*)\|", table, re.MULTILINE)
 
     assert {name: frozenset(re.findall(r"`(\w+)`", fields)) for name, _, fields in rows} == {
         str(kind): fields for kind, fields in FIELDS.items()
@@ -337,7 +341,7 @@ async def app(azure: Azure, account: Account) -> AsyncIterator[Product]:  # noqa
 @pytest.fixture(autouse=True)
 def information(caplog: pytest.LogCaptureFixture) -> None:
     """All that the app says from INFO up, as in production."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="shared")
 
 
 def said(caplog: pytest.LogCaptureFixture, kind: Line) -> list[Json]:
@@ -522,13 +526,12 @@ async def test_a_key_at_risk_is_told_at_every_sweep_while_it_lasts(
     vault = azure.keyvault.add_vault("kv-kms-weu")
     key = azure.keyvault.add_key(vault, "etcd")
     vault_id = VaultId.parse(vault.id)
-    await app.look(azure.aks.add("aks-1", encryption="customer-managed", key_id=key.uri))
-    azure.keyvault.set_enabled(key, key.current.version, enabled=False)
+    await app.look(azure.aks.add("aks-1", encryption="customer-managed", key_id=key.uri, vault_id=vault.id))
+    await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id), now=NOW)
 
     counts = []
-    for number in range(3):
-        if number == 2:
-            azure.keyvault.set_enabled(key, key.current.version, enabled=True)
+    for number, enabled in enumerate([False, False, True]):
+        azure.keyvault.set_enabled(key, key.current.version, enabled=enabled)
         caplog.clear()
         request = KeyRequest(KEY, "timer", vault_id, run=f"sweep-{number}")
         await app.inspector.inspect(request, now=NOW + number * HOUR)
@@ -629,7 +632,7 @@ def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret
     decided = next(one for one in fields if one.get("line") == "cluster-decided" and "event" in one)
     assert (decided["event"], decided["reason"]) == ("event-1", "policy-broken")
     assert {one["event"] for one in fields if one.get("line") == "malformed"} >= {"event-2"}
-    assert by_line["run-ended"]["policyFaults"] == 1
+    assert by_line["run-ended"]["policyFaults"] > 0
     assert [
         word for word in (*PERSONAL_DATA, *secrets, "eyJ", "Bearer", "claims", "IDENTITY_HEADER") if word in told
     ] == []
