@@ -37,14 +37,12 @@ class Announcements:
         )
 
     async def reach(self, vault: VaultId) -> bool | None:
-        """Return whether some event subscription tells the app of this vault's rotations; None if nobody can tell.
+        """Return whether some event subscription tells the app of this vault's rotations; None if unreadable.
 
         Sources: Azure REST reference, Event Grid, System Topics and Event Subscriptions.
         """
         try:
             topics = await self._rows(f"/subscriptions/{vault.subscription}/providers/Microsoft.EventGrid/systemTopics")
-            if not topics:  # a list leaves out what may not be read: no topic at all says nothing
-                return None
             of_vault = [str(one["id"]) for one in topics if _source(one) == str(vault).lower()]
             for path in [*(f"{topic}/eventSubscriptions" for topic in of_vault), _extension(vault)]:
                 if any(map(_tells_of_rotations, await self._rows(path))):

@@ -58,14 +58,6 @@ async def test_a_vault_is_announced_by_a_subscription_of_its_own_to_the_function
     assert await announcements.reach(VaultId.parse(other.id)) is False
 
 
-async def test_a_subscription_that_shows_no_topic_at_all_tells_nothing(
-    announcements: Announcements, azure: Azure
-) -> None:
-    vault = azure.keyvault.add_vault("kv-kms-weu")
-
-    assert await announcements.reach(VaultId.parse(vault.id)) is None
-
-
 async def test_what_may_not_be_read_is_not_told(announcements: Announcements, azure: Azure) -> None:
     vault = azure.keyvault.add_vault("kv-kms-weu")
     azure.permissions.refuse("Microsoft.EventGrid/systemTopics/read")
