@@ -22,7 +22,6 @@ from shared.telemetry import Line, about, logger, quiet_sdks, saying
 if TYPE_CHECKING:
     from shared.clusters import ClusterId
     from shared.events import Event
-    from shared.keys import KeyId
 
 log = logger(__name__)
 quiet_sdks()
@@ -209,10 +208,12 @@ async def rotate_key(req: func.HttpRequest) -> func.HttpResponse:
     """Make a new version of a key, unless a legacy cluster would fall behind by two."""
     from shared.events import RotateOrder
     from shared.keyviews import rotation_view
+    from shared.questions import key_named
 
     async def rotate() -> Any:
         order = RotateOrder.decode(req.get_body())
-        rotation = await bootstrap.rotator().rotate(_key_id(req), order, now=datetime.now(UTC))
+        key = key_named(req.route_params["vault"], req.route_params["name"])
+        rotation = await bootstrap.rotator().rotate(key, order, now=datetime.now(UTC))
         return rotation_view(rotation) if rotation is not None else None
 
     return await _answer(rotate)
@@ -315,18 +316,6 @@ def _cluster_id(req: func.HttpRequest) -> ClusterId:
 
     parts = (req.route_params[name] for name in ("subscription", "resourceGroup", "name"))
     return ClusterId.parse(str(ClusterId(*parts)))
-
-
-def _key_id(req: func.HttpRequest) -> KeyId:
-    """The key that a path names; Malformed if it can't be one."""
-    from shared.errors import Malformed
-    from shared.keys import KEY_VAULT_SUFFIX, KeyReference
-
-    vault, name = req.route_params["vault"], req.route_params["name"]
-    reference = KeyReference.parse(f"https://{vault}{KEY_VAULT_SUFFIX}/keys/{name}")
-    if reference.version is not None:
-        raise Malformed(f"not a key's name: {name[:200]!r}")
-    return reference.key
 
 
 async def _receive(text: str, parse: Callable[[Event], Any], ask: Callable[[Any], Awaitable[None]]) -> None:

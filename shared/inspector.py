@@ -27,7 +27,7 @@ from shared.keyledger import KeyLedger, user_name
 from shared.keys import Grant, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
-from shared.policy import Keys, PolicyInForce
+from shared.policy import PolicyInForce
 from shared.queues import KEYS, Queues
 from shared.recorder import Recorder
 from shared.records import Activity, KnownKey, Rotation, detected, summary_of
@@ -265,7 +265,7 @@ class Inspector:
         if facts is not None:
             facts = replace(facts, adoptions=adoptions, logs_read=logs_read)
             found = findings(
-                concerns(facts, self._asked, now),
+                concerns(facts, self.policy.keys, now),
                 known.findings,
                 everything_told=self.recorder.notices is None,
                 now=now,
@@ -333,10 +333,6 @@ class Inspector:
         principals = {user.cluster: user.principal for user in users if user.ended_at is None and user.principal}
         may = await self.roles.crypto_of(set(principals.values()), vault, known.key.name, now=now)
         return {cluster: may[principal] for cluster, principal in principals.items()}
-
-    @property
-    def _asked(self) -> Keys:
-        return self.policy.keys
 
     async def _fan_out(self, logged: KnownKey, users: Sequence[KeyUser], now: datetime) -> tuple[Rotation, ...]:
         """Tell every user of the key of each version that was not told yet; a crash half-way is continued here."""

@@ -112,7 +112,7 @@ def key_named(vault: str, name: str) -> KeyId:
     """Return the key of these names; Malformed if there can't be one."""
     reference = KeyReference.parse(f"https://{vault}{KEY_VAULT_SUFFIX}/keys/{name}")
     if reference.version is not None:
-        raise Malformed("a key's name has no slash")
+        raise Malformed(f"not a key's name: {name[:200]!r}")
     return reference.key
 
 

@@ -246,10 +246,11 @@ def expected(
             expected_by=max(deadline, user.since),
         )
         for user in users
+        for newest in [_newest_at(user.since, dated)]
         for version, detected_at in dated
         if (deadline := expected_by(version, detected_at, adoption)) is not None
         and (version.version, user.cluster, user.resource_uid) not in have
-        and adopted_by(user, version, detected_at, _newest_at(user.since, dated))
+        and adopted_by(user, version, detected_at, newest)
     ]
 
 
