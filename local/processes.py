@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,13 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.01
+_OWN_PORTS = range(20_000, 32_000)
 _SHOWN_LINES = 30
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
@@ -66,17 +69,25 @@ def wait_until[T](condition: Callable[[], T | None], *, within: timedelta, what:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Return `count` different TCP ports that nothing listens on at 127.0.0.1 right now."""
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in bound:
-            each.bind((LOOPBACK, 0))
-        return tuple(each.getsockname()[1] for each in bound)
+    """Return `count` different TCP ports that nothing listens on at 127.0.0.1 right now.
+
+    From below what systems give to outgoing connections: one of those may take a port that was free a moment ago.
+    """
+    return tuple(islice(filter(_is_free, random.sample(_OWN_PORTS, k=len(_OWN_PORTS))), count))
 
 
 def free_port() -> int:
     """Return a TCP port that nothing listens on at 127.0.0.1 right now."""
     return free_ports(1)[0]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def answers(port: int) -> bool:
