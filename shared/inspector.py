@@ -24,13 +24,14 @@ from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, untold
 from shared.keyledger import KeyLedger, user_name
+from shared.keyrecords import KnownKey, Rotation, detected, summary_of
 from shared.keys import Grant, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import PolicyInForce
 from shared.queues import KEYS, Queues
 from shared.recorder import Recorder
-from shared.records import Activity, KnownKey, Rotation, detected, summary_of
+from shared.records import Activity
 from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
 from shared.sightings import log_window, merged, seen
 from shared.telemetry import Line, about_request, logger, saying

@@ -21,8 +21,8 @@ from shared.calls import translated
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import LostRace
 from shared.keyhealth import SHOWN, Finding
+from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation, RotationClaim
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
-from shared.records import Detection, KeySummary, KnownKey, Rotation, RotationClaim
 from shared.rotation import Adoption, How, KeyUser
 from shared.tables import (
     MOST_AT_ONCE,

@@ -13,10 +13,10 @@ from shared.clusters import ClusterId
 from shared.errors import Malformed
 from shared.keyhealth import Finding
 from shared.keyledger import KeyLedger, user_name
+from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation, summary_of
 from shared.keys import KeyId, KeyReference, KeyVersion, RotationPolicy
 from shared.questions import TOP, Json, Query, flag, key, key_named, moment, only, told, top, vault, word
 from shared.reasons import Reason, Subject, fix
-from shared.records import Detection, KeySummary, KnownKey, Rotation, summary_of
 from shared.rotation import Adoption, KeyUser, Need, Standing, picture, standing
 from shared.tables import Page, read_token, write_token
 

@@ -30,17 +30,7 @@ from shared.keys import KeyId
 from shared.policy import Limits, Mode
 from shared.preparations import Preparation, view
 from shared.reasons import Action, Fix, Reason
-from shared.records import (
-    Activity,
-    Claim,
-    Enforcement,
-    FailedUpdate,
-    Matched,
-    Record,
-    Run,
-    Settlement,
-    Shard,
-)
+from shared.records import Activity, Claim, Enforcement, FailedUpdate, Matched, Record, Run, Settlement, Shard
 from shared.reencryption import Reencryption, Rewrite
 from shared.tables import (
     EPOCH,

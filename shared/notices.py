@@ -6,7 +6,7 @@ from azure.core.messaging import CloudEvent
 from azure.eventgrid.aio import EventGridPublisherClient
 
 from shared.calls import translated
-from shared.records import Notice
+from shared.outcomes import Notice
 
 SOURCE = "aks-kms-enforcer"
 

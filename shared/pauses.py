@@ -15,7 +15,8 @@ from shared.clusters import ClusterId
 from shared.errors import ServiceError
 from shared.ledger import Ledger
 from shared.notices import Notices
-from shared.records import Activity, Enforcement, Settlement, notice_of_pause
+from shared.outcomes import notice_of_pause
+from shared.records import Activity, Enforcement, Settlement
 from shared.telemetry import Line, logger, saying
 
 SUBJECT = "enforcement"

@@ -10,21 +10,13 @@ from datetime import datetime, timedelta
 from shared.clusters import ClusterId
 from shared.errors import LostRace, ServiceError, Transient
 from shared.keyhealth import Finding
+from shared.keyrecords import KnownKey, Rotation
 from shared.keys import KeyId
 from shared.ledger import Ledger
 from shared.notices import Notices
+from shared.outcomes import Notice, NoticeKind, notice_of, notice_of_event, notice_of_finding, notice_of_rotation
 from shared.reasons import Reason
-from shared.records import (
-    KnownKey,
-    Notice,
-    NoticeKind,
-    Record,
-    Rotation,
-    notice_of,
-    notice_of_event,
-    notice_of_finding,
-    notice_of_rotation,
-)
+from shared.records import Record
 from shared.telemetry import Line, logger, saying
 
 TELL_AGAIN_AFTER = timedelta(minutes=1)

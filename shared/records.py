@@ -1,16 +1,15 @@
-"""What the ledger remembers, as values, and how a look changes them. Pure: no I/O, no clock."""
+"""What the ledger remembers of clusters and runs, as values, and how a look changes them. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from shared.clusters import Cluster, ClusterId, Encryption, KeyManagement
+from shared.clusters import Cluster, ClusterId, Encryption
 from shared.decisions import (
     BLOCKING,
     CONTEST,
@@ -20,28 +19,19 @@ from shared.decisions import (
     Decision,
     Refusal,
     Waiting,
-    changes_something,
     subject_of,
 )
-from shared.keyhealth import SHOWN, Finding
-from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
+from shared.keys import KeyId
 from shared.policy import Assignment, Mode
 from shared.preparations import Preparation
-from shared.reasons import Action, Fix, Reason, Subject, fix
+from shared.reasons import Action, Fix, Reason, fix
 from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
-from shared.rotation import KeyUser, Need, Standing, in_order, standing
 
 _OPERATION = re.compile(r"/(?:operations/([0-9a-f-]{36})|commandResults/(\w{1,64}))", re.IGNORECASE)
 
 EARLY = timedelta(minutes=1)
 """A message that comes earlier than this is sent again for the rest of its time."""
-
-ROTATION_CLAIM_LASTS = timedelta(minutes=10)
-"""After this a claimed rotation of which nothing came is given up."""
-
-ROTATION_REST = timedelta(minutes=1)
-"""A key that was just rotated through the app is not rotated again."""
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """A look that is later than this has lost its message: whoever sees that starts a new chain."""
@@ -207,6 +197,12 @@ class Record:
     past_keys: tuple[KeyId, ...] = ()
     rewrite: Rewrite | None = None
 
+    @property
+    def enforced_untold(self) -> bool:
+        """Whether the cluster is as asked by a write of ours that nobody was told of yet."""
+        as_asked = self.action is Action.NOTHING and self.reasons == (Reason.AS_ASKED,)
+        return as_asked and self.enforced_at is not None and self.enforced_at != self.enforced_told
+
     def says_the_same_as(self, other: Record) -> bool:
         """Return whether writing this over the other would change nothing that matters."""
         return replace(self, version=None, decided_at=None) == replace(other, version=None, decided_at=None)
@@ -271,7 +267,7 @@ class Record:
         decided = looked.after_deciding(decision, now=now, detail=self._detail(assignment, decision))
         if decision.reason is Reason.CONTESTED:
             decided = replace(decided, set_back=self.set_back_by(now))
-        if decision.action is Action.NOTHING and notice_of(decided) is None:
+        if decision.action is Action.NOTHING and not decided.enforced_untold:
             decided = replace(decided, announced=None)  # what went wrong is over: if it comes back, it is told again
         subject = replace(subject_of(cluster, assignment), rights=missing_rights(decided.detail or ""))
         return replace(decided, fix=next(filter(None, (fix(reason, subject) for reason in decision.reasons)), None))
@@ -400,151 +396,6 @@ def rewrite_after(
     return rewrite if what is Settlement.WITHDRAWN and same else None
 
 
-class Detection(StrEnum):
-    """How a key version came to be known."""
-
-    BASELINE = "baseline"
-    """It was there when the key was first seen."""
-    EVENT = "event"
-    """Key Vault announced it."""
-    SWEEP = "sweep"
-    """A sweep found it; no event had announced it."""
-    ORDER = "order"
-    """The app made it itself, by an operator's order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """One version of one key, as it was detected. `fanned_out_at` is None until every user of the key was told.
-
-    `told_up_to` is the last user who was, while that goes on.
-    """
-
-    key: KeyId
-    version: KeyVersion
-    how: Detection
-    detected_at: datetime
-    event_id: str | None = None
-    fanned_out_at: datetime | None = None
-    told_up_to: str | None = None
-
-    @property
-    def latency(self) -> timedelta | None:
-        """How long after its creation the version was detected; None where Azure does not tell of its creation.
-
-        None for a baseline too: nobody could have detected it any sooner.
-        """
-        created = self.version.created
-        if created is None or self.how is Detection.BASELINE:
-            return None
-        return max(self.detected_at - created, timedelta())
-
-
-@dataclass(frozen=True, slots=True)
-class KeySummary:
-    """What a key came to at the last look: its versions, who uses it now, and how the versions stand with its users.
-
-    `users` counts clusters by their key management, `standings` versions; what there is none of is left out.
-    """
-
-    versions: int = 0
-    newest: KeyVersion | None = None
-    users: Mapping[KeyManagement, int] = field(default_factory=dict)
-    standings: Mapping[Standing, int] = field(default_factory=dict)
-
-
-def summary_of(
-    versions: Sequence[KeyVersion], users: Iterable[KeyUser], found: Mapping[str, Sequence[Need]]
-) -> KeySummary:
-    """Sum up a key: its versions from the oldest to the newest, its users, and how each version stands with them."""
-    return KeySummary(
-        len(versions),
-        versions[-1] if versions else None,
-        dict(Counter(user.key_management for user in users if user.ended_at is None)),
-        dict(Counter(standing(found.get(one.version, ())) for one in versions)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RotationClaim:
-    """A rotation of ours, recorded before the vault is asked for it. `versions` is how many were known by then."""
-
-    intent: str
-    at: datetime
-    versions: int
-    by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KnownKey:
-    """What the ledger knows of a key: the vault it lies in, its versions, and what is wrong with it.
-
-    `vault_id` is None until it was first seen; `rotation_policy` is None where nobody tells. `last_run` is the sweep
-    that looked at it last. In a list of keys `rotations` are left out: there `summary` stands for them. `etag` is the
-    version of its own row; None where it has none.
-    """
-
-    key: KeyId
-    vault_id: VaultId | None = None
-    rotations: tuple[Rotation, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    rotation_policy: RotationPolicy | None = None
-    looked_at: datetime | None = None
-    last_run: str | None = None
-    summary: KeySummary | None = None
-    claim: RotationClaim | None = None
-    etag: str | None = field(default=None, compare=False)
-
-    def is_being_rotated(self, now: datetime) -> bool:
-        """Return whether the app was told to rotate it, and nobody knows yet what came of that.
-
-        A new version says what came of it. The first minute counts anyway: whoever asks twice means it once.
-        """
-        if self.claim is None or now - self.claim.at >= ROTATION_CLAIM_LASTS:
-            return False
-        return now - self.claim.at < ROTATION_REST or len(self.rotations) <= self.claim.versions
-
-    @property
-    def versions(self) -> tuple[KeyVersion, ...]:
-        """Its versions, from the oldest to the newest."""
-        dated = {one.version.version: (one.version, one.detected_at) for one in self.rotations}
-        return tuple(dated[name][0] for name in in_order(dated.values()))
-
-
-def detected(
-    known: KnownKey, versions: tuple[KeyVersion, ...], announced: str | None, event_id: str | None, now: datetime
-) -> tuple[Rotation, ...]:
-    """Return the versions that the ledger has not, each with how it was detected. Pure.
-
-    At first sight of a key everything but the announced version is its baseline. An announced version counts even
-    where the vault does not show it (yet), or can't be read.
-    """
-    have = {rotation.version.version for rotation in known.rotations}
-    by_name = {version.version: version for version in versions}
-    if announced is not None:
-        by_name.setdefault(announced, KeyVersion(announced))
-    otherwise = Detection.BASELINE if known.vault_id is None else Detection.SWEEP
-    return tuple(
-        _rotation(known.key, version, announced=announced, event_id=event_id, otherwise=otherwise, now=now)
-        for name, version in sorted(by_name.items(), key=lambda item: (item[1].created or now, item[0]))
-        if name not in have
-    )
-
-
-def _rotation(
-    key: KeyId, version: KeyVersion, *, announced: str | None, event_id: str | None, otherwise: Detection, now: datetime
-) -> Rotation:
-    how = Detection.EVENT if version.version == announced else otherwise
-    return Rotation(
-        key=key,
-        version=version,
-        how=how,
-        detected_at=now,
-        event_id=event_id if how is Detection.EVENT else None,
-        fanned_out_at=now if how is Detection.BASELINE else None,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Activity:
     """One line of the record: what happened to a cluster or a key, and who or what asked for it.
@@ -601,146 +452,7 @@ class Shard:
     oldest_overdue: timedelta | None = None
 
 
-class NoticeKind(StrEnum):
-    """What is told to the topic. The value is the CloudEvent's type."""
-
-    CLUSTER_ENFORCED = "AksKmsEnforcer.ClusterEnforced"
-    """A write of ours is in effect: the cluster is as its target asks."""
-    CLUSTER_NOT_COMPLIANT = "AksKmsEnforcer.ClusterNotCompliant"
-    """The cluster is not as its target asks, and somebody has to do something; in audit, or because of an obstacle."""
-    CLUSTER_BLOCKED = "AksKmsEnforcer.ClusterBlocked"
-    """Azure refused the write, the operation failed, or what stood in the way did not pass in time."""
-    ROTATION_DETECTED = "AksKmsEnforcer.RotationDetected"
-    """A key has a new version."""
-    KEY_AT_RISK = "AksKmsEnforcer.KeyAtRisk"
-    """A key that clusters use, or are to use, is deleted, disabled or out of its time."""
-    ENFORCEMENT_PAUSED = "AksKmsEnforcer.EnforcementPaused"
-    """Nothing is written any more until an operator resumes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell. `token` is what the row keeps once it is told; `id` is the event's, the same if told twice."""
-
-    kind: NoticeKind
-    subject: str
-    token: str
-    id: str
-    said: Mapping[str, Any]
-
-
-_BLOCKED = frozenset(
-    {
-        Reason.CONTESTED,
-        Reason.NOT_PERMITTED,
-        Reason.BLOCKED,
-        Reason.FEATURE_NOT_REGISTERED,
-        Reason.FAILED,
-        Reason.REENCRYPTION_FAILED,
-        Reason.WAITED_TOO_LONG,
-        Reason.POISONED,
-    }
-)
-_NOT_ABOUT_THE_CLUSTER = frozenset({Reason.POLICY_BROKEN, Reason.UNREADABLE})
-_AT_RISK = frozenset({Reason.VAULT_DELETED, Reason.KEY_DELETED, Reason.KEY_DISABLED, Reason.KEY_EXPIRED})
-
-
-def notice_of(record: Record) -> Notice | None:
-    """Return what is to be told of a cluster; None while it waits, is exempt, or was as asked without our doing."""
-    kind = _kind_of(record)
-    if kind is None or record.decided_at is None:
-        return None
-    reason = record.reasons[0]
-    enforced = record.enforced_at.isoformat() if record.enforced_at else ""
-    token = f"{kind}|{reason}|{enforced if kind is NoticeKind.CLUSTER_ENFORCED else ''}"
-    said = {
-        "clusterId": record.resource_id or str(record.cluster_id),
-        "keyManagement": record.encryption.key_management if record.encryption else None,
-        "target": record.target,
-        "mode": record.mode,
-        "action": record.action,
-        "reasons": list(record.reasons),
-        "detail": record.detail,
-        "fix": {"text": record.fix.text, "command": record.fix.command} if record.fix else None,
-        "decidedAt": record.decided_at.isoformat(),
-    }
-    moment = enforced if kind is NoticeKind.CLUSTER_ENFORCED else record.decided_at.isoformat()
-    return Notice(kind, str(record.cluster_id), token, f"{record.cluster_id}|{token}|{moment}", said)
-
-
-def notice_of_rotation(rotation: Rotation) -> Notice:
-    """Return what is to be told of a rotation."""
-    version = rotation.version
-    said = {
-        "vault": rotation.key.vault,
-        "key": rotation.key.name,
-        "version": version.version,
-        "how": rotation.how,
-        "created": version.created.isoformat() if version.created else None,
-        "detectedAt": rotation.detected_at.isoformat(),
-    }
-    token = f"{rotation.key}/{version.version}"
-    return Notice(NoticeKind.ROTATION_DETECTED, str(rotation.key), token, f"rotation|{token}", said)
-
-
-def notice_of_event(key: KeyId, reason: Reason, event_id: str, users: Sequence[ClusterId]) -> Notice:
-    """Return what is to be told of an event of a vault that is no new version. `users` are all that use the key."""
-    said = {
-        "vault": key.vault,
-        "key": key.name,
-        "reason": reason,
-        "users": len(users),
-        "clusters": [str(cluster) for cluster in users[:SHOWN]],
-    }
-    return Notice(NoticeKind.KEY_AT_RISK, str(key), f"{key}|{reason}", f"event|{key}|{event_id}", said)
-
-
-def notice_of_finding(known: KnownKey, finding: Finding) -> Notice:
-    """Return what is to be told of something that is wrong with a key."""
-    subject = Subject(vault=known.vault_id, key=known.key.name, version=finding.version)
-    mend = fix(finding.reason, subject)
-    said = {
-        "vault": known.key.vault,
-        "key": known.key.name,
-        "version": finding.version,
-        "reason": finding.reason,
-        "users": finding.count,
-        "clusters": [str(cluster) for cluster in finding.clusters],
-        "since": finding.since.isoformat(),
-        "fix": {"text": mend.text, "command": mend.command} if mend else None,
-    }
-    token = f"{known.key}|{finding.reason}|{finding.version or ''}"
-    return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{finding.since.isoformat()}", said)
-
-
-def notice_of_pause(enforcement: Enforcement) -> Notice | None:
-    """Return what is to be told of a pause; None if there is none, or it was told."""
-    if enforcement.paused_since is None or enforcement.told:
-        return None
-    since = enforcement.paused_since.isoformat()
-    said = {
-        "since": since,
-        "by": enforcement.paused_by,
-        "why": enforcement.why,
-        "failures": [str(failure.cluster) for failure in enforcement.failures],
-    }
-    return Notice(NoticeKind.ENFORCEMENT_PAUSED, "enforcement", since, f"paused|{since}", said)
-
-
 def is_held_back(record: Record) -> bool:
     """Return whether a row waits for what can last for days and end at any time."""
     waiting = _waits(record)
     return waiting is not None and record.claim is None and waiting.reason in HELD_BACK
-
-
-def _kind_of(record: Record) -> NoticeKind | None:
-    if record.action is Action.NOTHING and record.reasons == (Reason.AS_ASKED,):
-        untold = record.enforced_at is not None and record.enforced_at != record.enforced_told
-        return NoticeKind.CLUSTER_ENFORCED if untold else None
-    if record.action is not None and changes_something(record.action):
-        return NoticeKind.CLUSTER_NOT_COMPLIANT
-    if record.action is not Action.REPORT or record.reasons[0] in _NOT_ABOUT_THE_CLUSTER:
-        return None
-    if record.reasons[0] in _AT_RISK:
-        return NoticeKind.KEY_AT_RISK
-    return NoticeKind.CLUSTER_BLOCKED if record.reasons[0] in _BLOCKED else NoticeKind.CLUSTER_NOT_COMPLIANT

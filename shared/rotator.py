@@ -33,12 +33,13 @@ from shared.errors import (
 )
 from shared.events import ClusterRequest, KeyRequest, RewriteOrder, RotateOrder
 from shared.keyledger import KeyLedger
+from shared.keyrecords import Detection, KnownKey, Rotation, RotationClaim, detected
 from shared.keys import KeyId, KeyVersion
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
-from shared.records import Activity, Detection, KnownKey, Record, Rotation, RotationClaim, detected
+from shared.records import Activity, Record
 from shared.rotation import KeyUser, rewrite_counts_from, unready
 from shared.telemetry import logger
 from shared.vaultdoor import VaultDoor

@@ -10,12 +10,13 @@ from typing import Any
 from hypothesis import settings
 
 from shared.clusters import Cluster, ClusterId, Encryption
-from shared.decisions import Change, Refusal, Waiting
+from shared.decisions import Change, Facts, Refusal, Waiting, decide
+from shared.keyrecords import Detection, Rotation
 from shared.keys import Access, Grant, Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.policy import Assignment, Mode, PolicyInForce, Target
 from shared.prerequisites import Prerequisites
 from shared.reasons import Reason
-from shared.records import Claim, Detection, Record, Rotation
+from shared.records import Claim, Record
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -241,3 +242,10 @@ def event_text(name: str, **changed: Any) -> str:
     body = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
     data = body["data"] | changed.pop("data", {})
     return json.dumps(body | changed | {"data": data})
+
+
+def looked_at(before: Record, *, now: datetime, **said: Any) -> Record:
+    """The row after a look at the cluster, as a look decides and records it."""
+    found = cluster(**said)
+    known = Facts(found, before.waiting, before.refusal, set_back=before.set_back_by(now))
+    return before.after_looking(found, assignment(), decide(known, assignment(), now), now=now)

@@ -23,11 +23,11 @@ from local.simulator.aks import SecretsUnreadable
 from shared.clusters import ClusterId
 from shared.events import ClusterRequest, Event, KeyRequest, ShardRequest, cluster_request, key_message, key_request
 from shared.keyledger import KeyLedger
+from shared.keyrecords import Detection
 from shared.keys import KeyId
 from shared.ledger import Ledger
 from shared.queues import CLUSTERS, KEYS, SHARDS, Queues
 from shared.recorder import Recorder
-from shared.records import Detection
 from shared.rotation import Adoption, How, Need, Standing, picture, standing
 from shared.tables import Tables
 from tests.product import Product, product

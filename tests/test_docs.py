@@ -34,13 +34,13 @@ from local.scenario import (
 )
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
+from shared.outcomes import NoticeKind
 from shared.policy.__main__ import main
 from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
 from shared.policy.faults import keys_of
 from shared.policy.windows import Window
 from shared.preparations import Preparation
 from shared.reasons import Action, Reason, Subject, fix
-from shared.records import NoticeKind
 from shared.rotation import Standing, Why
 
 POLICY, OPERATIONS, SCENARIOS_PAGE, API = (

@@ -16,10 +16,10 @@ from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import Unavailable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
+from shared.keyrecords import Detection
 from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
-from shared.records import Detection
 from shared.rotation import KeyUser
 from tests.product import NOW, Product, product
 
@@ -148,8 +148,8 @@ async def test_a_fan_out_that_ended_half_way_is_done_again(
 ) -> None:
     version = azure.keyvault.rotate(vault, key)
     known = await app.keys.key(KEY)
+    from shared.keyrecords import detected
     from shared.keys import KeyVersion
-    from shared.records import detected
 
     rows = detected(known, (KeyVersion(version),), version, "event-1", NOW)
     await app.keys.add_rotations(rows)

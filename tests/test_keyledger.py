@@ -11,9 +11,9 @@ import pytest
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import LostRace, Malformed
 from shared.keyhealth import Finding
+from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.reasons import Reason
-from shared.records import Detection, KeySummary, KnownKey, Rotation
 from shared.rotation import Adoption, How, KeyUser, Standing
 from shared.tables import write_token
 from tests.product import NOW, Product, product

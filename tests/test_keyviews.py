@@ -14,10 +14,10 @@ from shared.clusters import ClusterId, KeyManagement
 from shared.errors import Malformed
 from shared.keyhealth import Finding
 from shared.keyledger import KeyLedger, user_name
+from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation
 from shared.keys import KeyId, KeyVersion, RotationPolicy
 from shared.keyviews import KeyViews, key_view, rotation_view
 from shared.reasons import Reason
-from shared.records import Detection, KeySummary, KnownKey, Rotation
 from shared.rotation import Adoption, How, KeyUser, Standing
 from shared.tables import Page, write_token
 from tests.builders import (

@@ -13,11 +13,12 @@ from shared.clusters import ClusterId, Encryption
 from shared.decisions import Change, Refusal, Waiting
 from shared.errors import LostRace, Malformed, Unavailable
 from shared.keyledger import KeyLedger
+from shared.keyrecords import Detection, Rotation
 from shared.keys import KeyId, KeyVersion
 from shared.ledger import Ledger, subject_of_line
 from shared.policy import Limits, Mode
 from shared.reasons import Action, Fix, Reason
-from shared.records import Activity, Claim, Detection, Enforcement, Matched, Record, Rotation, Run, Settlement, Shard
+from shared.records import Activity, Claim, Enforcement, Matched, Record, Run, Settlement, Shard
 from shared.tables import TABLES, TooLarge
 from tests.builders import SUBSCRIPTION
 from tests.product import NOW, Product, product

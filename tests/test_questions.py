@@ -8,8 +8,8 @@ import pytest
 
 from shared import questions
 from shared.errors import Malformed
+from shared.keyrecords import Detection
 from shared.keys import KeyId
-from shared.records import Detection
 from tests.builders import KEY_URL, VERSION
 
 LONG = "9" * 10_000

@@ -1,9 +1,8 @@
-"""What the ledger remembers, and how a look changes it."""
+"""What the ledger remembers of clusters, and how a look changes it."""
 
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,30 +11,19 @@ import pytest
 
 from shared.clusters import Cluster, Encryption, IdentityKind
 from shared.decisions import CONTEST, OPERATION_DEADLINE, Change, Decision, Facts, decide
-from shared.keyhealth import Finding
-from shared.keys import KeyVersion
 from shared.policy import Assignment, Mode
-from shared.reasons import Action, Fix, Reason, Subject, fix
+from shared.reasons import Action, Reason, Subject, fix
 from shared.records import (
     OVERDUE_AFTER,
     STOP_AFTER_FAILURES,
     Claim,
-    Detection,
     Enforcement,
-    KnownKey,
-    NoticeKind,
     Record,
-    Rotation,
     Settlement,
-    detected,
     is_held_back,
     is_overdue,
     is_pending,
     is_stale,
-    notice_of,
-    notice_of_finding,
-    notice_of_pause,
-    notice_of_rotation,
     settlement_of_change,
 )
 from tests.builders import (
@@ -43,7 +31,6 @@ from tests.builders import (
     CMK,
     ETAG,
     IDENTITY_ID,
-    KEY,
     LEGACY,
     MINUTE,
     NOT_ENCRYPTED,
@@ -51,26 +38,22 @@ from tests.builders import (
     OTHER_ETAG,
     OTHER_IDENTITY_ID,
     OTHER_RESOURCE_UID,
-    OTHER_VERSION,
     PLATFORM_MANAGED,
     PMK,
     PRIVATE_CMK,
     PUBLIC_KEY,
     RESOURCE_UID,
     SECOND,
-    VAULT_ID,
-    VERSION,
     assignment,
     change,
     claim,
     cluster,
     document,
     key_target,
-    key_version,
+    looked_at,
     prerequisites,
     record,
     refusal,
-    rotation,
     waiting,
 )
 
@@ -479,360 +462,6 @@ def test_a_contested_cluster_keeps_when_it_was_set_back_and_stays_contested() ->
     assert later.says_the_same_as(contested)
 
 
-def looked_at(before: Record, *, now: datetime, **said: Any) -> Record:
-    """The row after a look at the cluster, as a look decides and records it."""
-    found = cluster(**said)
-    facts = Facts(found, before.waiting, before.refusal, set_back=before.set_back_by(now))
-    return before.after_looking(found, assignment(), decide(facts, assignment(), now), now=now)
-
-
-# what is told of a cluster
-
-TOLD = {"decided_at": NOW, "target": "default", "mode": Mode.ENFORCE}
-ENFORCED_AT = NOW - MINUTE
-
-
-@pytest.mark.parametrize(
-    ("action", "reasons", "said", "expected"),
-    [
-        pytest.param(Action.NOTHING, (Reason.AS_ASKED,), {}, None, id="as-asked-without-our-doing"),
-        pytest.param(
-            Action.NOTHING,
-            (Reason.AS_ASKED,),
-            {"enforced_at": ENFORCED_AT},
-            NoticeKind.CLUSTER_ENFORCED,
-            id="as-asked-by-our-doing",
-        ),
-        pytest.param(Action.NOTHING, (Reason.EXEMPT,), {"enforced_at": ENFORCED_AT}, None, id="exempt"),
-        pytest.param(Action.NOTHING, (Reason.NO_TARGET,), {"enforced_at": ENFORCED_AT}, None, id="no-target"),
-        pytest.param(Action.NOTHING, (Reason.GONE,), {"enforced_at": ENFORCED_AT}, None, id="gone"),
-        pytest.param(Action.WAIT, (Reason.UPDATING,), {"enforced_at": ENFORCED_AT}, None, id="updating"),
-        pytest.param(Action.WAIT, (Reason.BUSY,), {}, None, id="busy"),
-        pytest.param(Action.LOOK_CLOSER, (Reason.PREREQUISITES_UNKNOWN,), {}, None, id="not-looked-at-yet"),
-        pytest.param(Action.WRITE, (Reason.NOT_AS_ASKED,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="in-audit"),
-        pytest.param(
-            Action.WRITE,
-            (Reason.NOT_AS_ASKED, Reason.PURGE_PROTECTION_OFF),
-            {},
-            NoticeKind.CLUSTER_NOT_COMPLIANT,
-            id="in-audit-with-a-warning",
-        ),
-        pytest.param(
-            Action.WRITE, (Reason.IDENTITY_TO_CHANGE,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="identity-in-audit"
-        ),
-        pytest.param(Action.REPORT, (Reason.STOPPED,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="stopped"),
-        pytest.param(Action.REPORT, (Reason.OTHER_IDENTITY,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="identity"),
-        pytest.param(Action.REPORT, (Reason.ACCESS_WRAP_ONLY,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="the-trap"),
-        pytest.param(Action.REPORT, (Reason.VAULT_MISSING,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="no-vault"),
-        pytest.param(Action.REPORT, (Reason.KEY_MISSING,), {}, NoticeKind.CLUSTER_NOT_COMPLIANT, id="no-key"),
-        pytest.param(
-            Action.REPORT,
-            (Reason.STOPPED,),
-            {"enforced_at": ENFORCED_AT},
-            NoticeKind.CLUSTER_NOT_COMPLIANT,
-            id="enforced-once-is-not-enforced-now",
-        ),
-        pytest.param(Action.REPORT, (Reason.BLOCKED,), {}, NoticeKind.CLUSTER_BLOCKED, id="blocked"),
-        pytest.param(Action.REPORT, (Reason.NOT_PERMITTED,), {}, NoticeKind.CLUSTER_BLOCKED, id="not-permitted"),
-        pytest.param(Action.REPORT, (Reason.FEATURE_NOT_REGISTERED,), {}, NoticeKind.CLUSTER_BLOCKED, id="feature"),
-        pytest.param(Action.REPORT, (Reason.CONTESTED,), {}, NoticeKind.CLUSTER_BLOCKED, id="contested"),
-        pytest.param(Action.REPORT, (Reason.POISONED,), {}, NoticeKind.CLUSTER_BLOCKED, id="poisoned"),
-        pytest.param(
-            Action.REPORT,
-            (Reason.WAITED_TOO_LONG, Reason.BUSY),
-            {},
-            NoticeKind.CLUSTER_BLOCKED,
-            id="waited-too-long",
-        ),
-        pytest.param(
-            Action.REPORT,
-            (Reason.FAILED,),
-            {"enforced_at": ENFORCED_AT},
-            NoticeKind.CLUSTER_BLOCKED,
-            id="a-failure-is-never-told-as-done",
-        ),
-        pytest.param(None, (), {}, None, id="nothing-decided-yet"),
-    ],
-)
-def test_what_is_told_of_a_cluster(
-    action: Action | None, reasons: tuple[Reason, ...], said: dict[str, Any], expected: NoticeKind | None
-) -> None:
-    notice = notice_of(record(**TOLD | said, action=action, reasons=reasons))
-
-    assert (notice.kind if notice else None) is expected
-
-
-@pytest.mark.parametrize("action", [Action.NOTHING, Action.WAIT, Action.LOOK_CLOSER])
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.AS_ASKED], ids=str)
-def test_nothing_but_what_is_as_asked_is_ever_told_as_done(action: Action, reason: Reason) -> None:
-    found = record(**TOLD, action=action, reasons=(reason,), enforced_at=ENFORCED_AT)
-
-    assert notice_of(found) is None
-
-
-def stopped(**said: Any) -> Record:
-    """A row that reports a stopped cluster."""
-    return record(**TOLD | {"action": Action.REPORT, "reasons": (Reason.STOPPED,)} | said)
-
-
-def enforced(**said: Any) -> Record:
-    """A row of a cluster that the app has enforced."""
-    defaults = {"action": Action.NOTHING, "reasons": (Reason.AS_ASKED,), "enforced_at": ENFORCED_AT}
-    return record(**TOLD | defaults | said)
-
-
-def told(found: Record) -> tuple[str, str]:
-    """The token and the id of what is told of a cluster."""
-    notice = notice_of(found)
-    assert notice is not None
-    return notice.token, notice.id
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same_token", "same_id"),
-    [
-        pytest.param(stopped(), stopped(), True, True, id="the-same-row"),
-        pytest.param(stopped(), stopped(version='W/"9"', announced="x"), True, True, id="a-row-that-was-told"),
-        pytest.param(stopped(), stopped(decided_at=NOW + MINUTE), True, False, id="decided-anew"),
-        pytest.param(stopped(), stopped(reasons=(Reason.BLOCKED,)), False, False, id="another-reason"),
-        pytest.param(stopped(), stopped(reasons=(Reason.STOPPED, Reason.BUSY)), True, True, id="one-more-reason"),
-        pytest.param(stopped(), stopped(enforced_at=ENFORCED_AT), True, True, id="enforced-once"),
-        pytest.param(enforced(), enforced(decided_at=NOW + MINUTE), True, True, id="enforced-and-looked-at-again"),
-        pytest.param(enforced(), enforced(enforced_at=NOW), False, False, id="enforced-anew"),
-        pytest.param(enforced(), stopped(), False, False, id="another-kind"),
-    ],
-)
-def test_what_is_told_is_known_by_its_token_and_its_id(
-    one: Record, other: Record, same_token: bool, same_id: bool
-) -> None:
-    (token, identifier), (other_token, other_identifier) = told(one), told(other)
-
-    assert (token == other_token) is same_token
-    assert (identifier == other_identifier) is same_id
-
-
-def test_two_clusters_are_never_told_under_one_id() -> None:
-    other = replace(stopped(), cluster_id=replace(CLUSTER_ID, name="aks-2"))
-
-    assert told(stopped())[1] != told(other)[1]
-
-
-def test_a_notice_says_what_the_row_says() -> None:
-    found = stopped(
-        encryption=PLATFORM_MANAGED, detail="text", fix=Fix("Start it.", "az aks start"), resource_id=str(CLUSTER_ID)
-    )
-
-    notice = notice_of(found)
-
-    assert notice is not None
-    assert notice.subject == str(CLUSTER_ID)
-    assert json.loads(json.dumps(notice.said)) == {
-        "clusterId": str(CLUSTER_ID),
-        "keyManagement": "platform-managed",
-        "target": "default",
-        "mode": "enforce",
-        "action": "report",
-        "reasons": ["stopped"],
-        "detail": "text",
-        "fix": {"text": "Start it.", "command": "az aks start"},
-        "decidedAt": NOW.isoformat(),
-    }
-
-
-def test_a_notice_of_a_cluster_that_was_never_read_names_it_all_the_same() -> None:
-    notice = notice_of(Record(CLUSTER_ID, action=Action.REPORT, reasons=(Reason.UNREADABLE,), decided_at=NOW))
-
-    assert notice is None or notice.said["clusterId"] == str(CLUSTER_ID)
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        pytest.param({"security": PMK}, False, id="all-is-well-again"),
-        pytest.param({"security": PMK, "power": "Stopped"}, False, id="stopped-and-well"),
-        pytest.param({"power": "Stopped"}, True, id="still-wrong"),
-        pytest.param({}, True, id="wrong-in-another-way"),
-    ],
-)
-def test_what_was_told_is_forgotten_once_it_is_over(said: dict[str, Any], kept: bool) -> None:
-    """If it comes back, it is told again."""
-    looked = looked_at(record(announced="token"), now=NOW, **said)
-
-    assert (looked.announced is not None) is kept
-
-
-def test_what_was_enforced_is_told_once_however_often_it_is_looked_at() -> None:
-    first = looked_at(record(enforced_at=ENFORCED_AT), now=NOW, security=PMK)
-    notice = notice_of(first)
-    assert notice is not None
-
-    again = looked_at(replace(first, announced=notice.token), now=NOW + MINUTE, security=PMK)
-
-    assert told(again) == (notice.token, notice.id)
-    assert again.announced == notice.token
-
-
-# what is told of keys
-
-
-def test_a_rotation_is_told_once_under_its_version() -> None:
-    found = rotation()
-
-    notice = notice_of_rotation(found)
-
-    assert notice.kind is NoticeKind.ROTATION_DETECTED
-    assert notice == notice_of_rotation(replace(found, fanned_out_at=NOW, detected_at=NOW)), "the same, if told twice"
-    assert notice.id != notice_of_rotation(rotation(OTHER_VERSION)).id
-    assert json.loads(json.dumps(notice.said)) == {
-        "vault": "kv-kms",
-        "key": "etcd",
-        "version": VERSION,
-        "how": "event",
-        "created": NOW.isoformat(),
-        "detectedAt": NOW.isoformat(),
-    }
-
-
-def test_a_version_of_which_only_the_name_is_known_is_told_too() -> None:
-    notice = notice_of_rotation(replace(rotation(), version=KeyVersion(VERSION)))
-
-    assert notice.said["created"] is None
-
-
-def test_what_is_wrong_with_a_key_is_told_with_whom_it_stops_and_how_to_mend_it() -> None:
-    finding = Finding(Reason.VERSION_EXPIRED, VERSION, (CLUSTER_ID,), 12, NOW)
-
-    notice = notice_of_finding(known(), finding)
-
-    assert (notice.kind, notice.subject) == (NoticeKind.KEY_AT_RISK, "kv-kms/etcd")
-    assert notice.id.startswith("risk|")
-    assert json.loads(json.dumps(notice.said)) == {
-        "vault": "kv-kms",
-        "key": "etcd",
-        "version": VERSION,
-        "reason": "version-expired",
-        "users": 12,
-        "clusters": [str(CLUSTER_ID)],
-        "since": NOW.isoformat(),
-        "fix": notice.said["fix"],
-    }
-    assert VERSION in notice.said["fix"]["command"]
-    assert notice == notice_of_finding(known(), replace(finding, told=True)), "the same, if told twice"
-
-
-# rotations
-
-
-def known(*names: str, seen: bool = True) -> KnownKey:
-    """A key with these versions in the ledger; `seen` says whether its vault was ever read."""
-    return KnownKey(KEY, VAULT_ID if seen else None, tuple(map(rotation, names)))
-
-
-def how(rotations: tuple[Rotation, ...]) -> dict[str, Detection]:
-    return {one.version.version: one.how for one in rotations}
-
-
-THIRD_VERSION = "3" * 32
-
-
-@pytest.mark.parametrize(
-    ("before", "versions", "announced", "expected"),
-    [
-        pytest.param(
-            known(seen=False),
-            (VERSION, OTHER_VERSION),
-            None,
-            {VERSION: Detection.BASELINE, OTHER_VERSION: Detection.BASELINE},
-            id="at-first-sight-all-is-baseline",
-        ),
-        pytest.param(
-            known(seen=False),
-            (VERSION, OTHER_VERSION),
-            OTHER_VERSION,
-            {VERSION: Detection.BASELINE, OTHER_VERSION: Detection.EVENT},
-            id="at-first-sight-but-for-the-announced-one",
-        ),
-        pytest.param(known(seen=False), (), VERSION, {VERSION: Detection.EVENT}, id="a-vault-that-can-not-be-read"),
-        pytest.param(
-            known(VERSION, seen=False),
-            (VERSION, OTHER_VERSION),
-            None,
-            {OTHER_VERSION: Detection.BASELINE},
-            id="announced-before-the-vault-could-be-read",
-        ),
-        pytest.param(
-            known(VERSION), (OTHER_VERSION,), None, {OTHER_VERSION: Detection.SWEEP}, id="no-event-announced-it"
-        ),
-        pytest.param(
-            known(VERSION),
-            (OTHER_VERSION,),
-            OTHER_VERSION,
-            {OTHER_VERSION: Detection.EVENT},
-            id="an-event-announced-it",
-        ),
-        pytest.param(
-            known(VERSION),
-            (OTHER_VERSION, THIRD_VERSION),
-            THIRD_VERSION,
-            {OTHER_VERSION: Detection.SWEEP, THIRD_VERSION: Detection.EVENT},
-            id="the-event-before-it-was-lost",
-        ),
-        pytest.param(
-            known(VERSION), (), OTHER_VERSION, {OTHER_VERSION: Detection.EVENT}, id="the-vault-does-not-show-it-yet"
-        ),
-        pytest.param(known(VERSION), (VERSION,), VERSION, {}, id="delivered-twice"),
-        pytest.param(known(VERSION), (), None, {}, id="nothing-new"),
-        pytest.param(known(), (), None, {}, id="a-key-without-versions"),
-    ],
-)
-def test_new_versions_are_detected_each_once(
-    before: KnownKey, versions: tuple[str, ...], announced: str | None, expected: dict[str, Detection]
-) -> None:
-    found = detected(before, tuple(map(key_version, versions)), announced, "event-1", NOW)
-
-    assert how(found) == expected
-
-
-def test_what_is_detected_is_known_the_next_time() -> None:
-    versions = (key_version(VERSION), key_version(OTHER_VERSION))
-    first = detected(known(seen=False), versions, VERSION, "event-1", NOW)
-
-    second = detected(KnownKey(KEY, VAULT_ID, first), versions, VERSION, "event-1", NOW)
-
-    assert second == ()
-
-
-def test_versions_are_told_in_the_order_in_which_they_were_made() -> None:
-    versions = (key_version("c" * 32, created=NOW - MINUTE), key_version("a" * 32), key_version("b" * 32, created=None))
-
-    found = detected(known(), versions, None, None, NOW)
-
-    assert [one.version.version for one in found] == ["c" * 32, "a" * 32, "b" * 32]
-
-
-def test_a_detected_version_says_when_it_was_made_and_which_event_announced_it() -> None:
-    versions = (key_version(VERSION), key_version(OTHER_VERSION))
-
-    baseline, announced = sorted(
-        detected(known(seen=False), versions, OTHER_VERSION, "event-1", NOW), key=lambda one: one.how
-    )
-
-    assert baseline == Rotation(KEY, key_version(VERSION), Detection.BASELINE, NOW, None, fanned_out_at=NOW)
-    assert announced == Rotation(KEY, key_version(OTHER_VERSION), Detection.EVENT, NOW, "event-1", fanned_out_at=None)
-
-
-def test_a_version_that_the_vault_does_not_show_is_logged_by_its_name_alone() -> None:
-    (found,) = detected(known(), (), VERSION, "event-1", NOW)
-
-    assert found.version == KeyVersion(VERSION)
-
-
-def test_what_a_sweep_finds_names_no_event() -> None:
-    (found,) = detected(known(), (key_version(),), None, "event-1", NOW)
-
-    assert (found.how, found.event_id, found.fanned_out_at) == (Detection.SWEEP, None, None)
-
-
 # failures in a row
 
 
@@ -921,23 +550,6 @@ def test_however_many_fail_the_state_stays_small() -> None:
     assert len(state.failures) == len(state.settled) == 100
     assert state.paused, "a limit that can't be counted up to must not mean none"
     assert len(state.why or "") < 300
-
-
-def test_a_pause_is_told_until_it_was_told() -> None:
-    paused = settled(ONE, TWO, THREE)
-
-    notice = notice_of_pause(paused)
-
-    assert notice is not None
-    assert (notice.kind, notice.subject, notice.id) == (
-        NoticeKind.ENFORCEMENT_PAUSED,
-        "enforcement",
-        "paused|2026-03-02T09:00:00+00:00",
-    )
-    assert notice.said["failures"] == [str(CLUSTER_ID)] * 3
-    assert notice_of_pause(paused.after_telling(NOW)) is None
-    assert notice_of_pause(paused.after_telling(NOW - MINUTE)) == notice
-    assert notice_of_pause(Enforcement()) is None
 
 
 @pytest.mark.parametrize(

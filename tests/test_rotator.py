@@ -14,8 +14,8 @@ import pytest
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import Declined, Malformed, Unclear
 from shared.events import KeyRequest, RewriteOrder, RotateOrder
+from shared.keyrecords import ROTATION_CLAIM_LASTS, ROTATION_REST, Detection, RotationClaim
 from shared.keys import KeyId, KeyVersion, VaultId
-from shared.records import ROTATION_CLAIM_LASTS, ROTATION_REST, Detection, RotationClaim
 from shared.rotation import Adoption, How, KeyUser, Standing, in_order, picture, unready
 from tests.builders import CLUSTER_ID, NOW
 from tests.product import Product, product
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from local.simulator.journal import Call
     from local.simulator.keyvault import SimulatedKey, SimulatedVault
     from local.storage import Account
-    from shared.records import Rotation
+    from shared.keyrecords import Rotation
     from shared.rotator import Rewrite
 
 KEY = KeyId("kv-kms-weu", "etcd")
