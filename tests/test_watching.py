@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.simulator import SUBSCRIPTION
-from local.simulator.activity import PERSON, PERSONAL_DATA
+from local.simulator.activity import PERSONAL_DATA
 from shared.clusters import ClusterId
 from shared.errors import Throttled
 from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
@@ -26,6 +26,7 @@ from shared.telemetry import ABOUT, FIELDS, LONGEST_TEXT, Line, about, about_req
 from tests.bicep import Expr, read
 from tests.builders import CLUSTER_ID
 from tests.e2e.app import app_on
+from tests.e2e.events import cluster_event
 from tests.product import ENFORCE, LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
@@ -593,21 +594,6 @@ async def test_a_broken_policy_is_known_to_every_sweep(
 # the app as the host runs it
 
 
-def cluster_event(cluster: str) -> Json:
-    """A write event, with all that Azure says of whoever did it."""
-    claims = dict(PERSON.claims) | {"aio": "eyJhbGciOi-token"}
-    return {
-        "id": "event-1",
-        "topic": f"/subscriptions/{SUBSCRIPTION}",
-        "subject": cluster,
-        "eventType": "Microsoft.Resources.ResourceWriteSuccess",
-        "eventTime": "2026-03-02T09:00:00Z",
-        "data": {"claims": claims, "operationName": "Microsoft.ContainerService/managedClusters/write"},
-        "dataVersion": "2",
-        "metadataVersion": "1",
-    }
-
-
 def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret(
     simulator: Simulator, azure: Azure, account: Account, authority: Authority, tmp_path: Path
 ) -> None:
@@ -615,8 +601,8 @@ def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret
 
     with app_on(simulator, account, authority, tmp_path, policy="version: 1\nnonsense: true\n") as running:
         running.start()
-        running.host.notify("on_cluster_event", [cluster_event(cluster.id)])
-        running.host.notify("on_cluster_event", [cluster_event("/subscriptions/x") | {"id": "event-2"}])
+        running.host.notify("on_cluster_event", [cluster_event(cluster.id, id="event-1")])
+        running.host.notify("on_cluster_event", [cluster_event("/subscriptions/x", id="event-2")])
         running.queues.get_queue_client("clusters-poison").send_message('{"claims": "eyJhbGciOi-token"}')
         running.host.wait_for("reconcile_cluster")
         running.host.wait_for("on_poisoned_cluster")
