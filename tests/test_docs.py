@@ -34,6 +34,7 @@ from local.scenario import (
 )
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
+from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.outcomes import NoticeKind
 from shared.policy.__main__ import main
 from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
@@ -232,6 +233,22 @@ def test_the_page_shows_one_notice_of_each_kind() -> None:
     assert shown == [str(kind) for kind in NoticeKind]
 
 
+def test_a_notice_on_the_page_says_the_fix_of_its_reason() -> None:
+    said = [one["data"] for block in blocks(OPERATIONS, "json") if "data" in (one := json.loads(block))]
+    shown = {data["reasons"][0]: data["fix"] for data in said if data.get("fix")}
+    clusters = {data["reasons"][0]: ClusterId.parse(data["clusterId"]) for data in said if data.get("fix")}
+
+    expected = {reason: fix(Reason(reason), Subject(cluster)) for reason, cluster in clusters.items()}
+
+    assert shown == {reason: dataclasses.asdict(found) for reason, found in expected.items() if found}
+
+
+def test_the_page_names_every_event_type_that_is_served() -> None:
+    named = re.findall(r"`(Microsoft\.\w+\.\w+)`", section(OPERATIONS, "Events to subscribe to"))
+
+    assert sorted(one.lower() for one in named) == sorted([*CLUSTER_EVENTS, *KEY_EVENTS, VAULT_EVENT])
+
+
 # scenarios
 
 
@@ -288,6 +305,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [path for path, _ in targets if path and not (page.parent / path).exists()] == []
     anchors = [(page.parent / path if path else page, anchor[1:]) for path, anchor in targets if anchor]
     assert [anchor for file, anchor in anchors if anchor not in _anchors(file)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_no_row_stands_outside_its_table(page: Path) -> None:
+    lines = ["", *re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines(), ""]
+
+    heads = [number for number in range(1, len(lines)) if lines[number][:1] == "|" != lines[number - 1][:1]]
+
+    assert [lines[number] for number in heads if not re.fullmatch(r"\|[-| :]+\|", lines[number + 1])] == []
 
 
 def _anchors(page: Path) -> set[str]:
