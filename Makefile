@@ -18,7 +18,7 @@ help:  ## list the commands
 setup: .venv/.ready local/azurite/node_modules/.ready  ## install what the rest needs, into this folder
 
 run: setup  ## play the main job on a simulated Azure, then stay up
-	@$(PLAY) run $(OPTIONS)
+	@$(PLAY) run $(OPTIONS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
 
 demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file; FLEET=file POLICY=file: look at your own
 	@$(PLAY) demo $(OPTIONS)
