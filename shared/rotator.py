@@ -41,7 +41,7 @@ from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.records import Activity, Record
 from shared.rotation import KeyUser, rewrite_counts_from, unready
-from shared.telemetry import logger
+from shared.telemetry import about, logger
 from shared.vaultdoor import VaultDoor
 
 log = logger(__name__)
@@ -111,7 +111,7 @@ class Rotator:
                 raise Declined("the key got a new version while it was to be rotated")
             await self._require_ready(known, now)
             claim = RotationClaim(uuid4().hex, now, len(known.rotations), order.by)
-            with suppress(LostRace):
+            with suppress(LostRace), about(key=key, askedBy=_OPERATOR):
                 await self.keys.claim_rotation(known, claim)
                 return await self._rotate(known, claim, now)
             seen = known
@@ -207,7 +207,7 @@ class Rotator:
             record = await self.ledger.cluster(cluster_id)
             if record is None:
                 return None
-            with suppress(LostRace):
+            with suppress(LostRace), about(cluster=cluster_id, askedBy=_OPERATOR):
                 return await self._confirm(record, order, now)
         raise Unavailable("LostRace", f"the rows of {cluster_id} keep changing")
 

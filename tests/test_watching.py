@@ -18,7 +18,7 @@ from local.simulator import SUBSCRIPTION
 from local.simulator.activity import PERSONAL_DATA
 from shared.clusters import ClusterId
 from shared.errors import Throttled
-from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
+from shared.events import ClusterRequest, KeyRequest, RewriteOrder, RotateOrder, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.queues import POISON, QUEUES
 from shared.records import Record, Settlement, overdue_by
@@ -519,6 +519,26 @@ async def test_a_rotation_is_told_with_its_key_and_event(
     (rotated,) = said(caplog, Line.ROTATION_DETECTED)
     assert (rotated["version"], rotated["how"], rotated["users"]) == (version, "event", 0)
     assert (rotated["key"], rotated["event"]) == (str(KEY), "e-1")
+
+
+async def test_what_an_operator_orders_is_told_with_its_key_or_cluster(
+    app: Product, azure: Azure, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.access.assign(azure.identity.default.object_id, "Key Vault Crypto Officer", vault.id)
+    key = azure.keyvault.add_key(vault, "etcd")
+    url = key.uri_of(key.current.version)
+    cluster = azure.aks.add("aks-1", encryption="legacy", key_id=url, vault_id=vault.id)
+    await app.look(cluster)
+    await app.inspector.inspect(KeyRequest(KEY, "timer", VaultId.parse(vault.id)), now=NOW)
+    caplog.clear()
+
+    await app.rotator.confirm(ClusterId.parse(cluster.id), RewriteOrder("ada@example.com"), now=NOW)
+    await app.rotator.rotate(KEY, RotateOrder("ada@example.com"), now=NOW)
+
+    confirmed, made = map(fields_of, caplog.messages)
+    assert confirmed == {"cluster": str(ClusterId.parse(cluster.id)), "askedBy": "operator"}
+    assert made == {"key": str(KEY), "askedBy": "operator"}
 
 
 async def test_a_key_at_risk_is_told_at_every_sweep_while_it_lasts(
