@@ -580,7 +580,9 @@ async def test_a_run_whose_last_subscription_is_given_up_ends(app: Product, capl
     await app.sweeper.start("sweep-1", asked_by="timer", now=NOW)
     await app.sweeper.give_up(ShardRequest("sweep-1", SUBSCRIPTION, "timer"), now=NOW)
 
-    (ended,) = said(caplog, Line.RUN_ENDED)
+    (swept,), (ended,) = said(caplog, Line.SHARD_SWEPT), said(caplog, Line.RUN_ENDED)
+    assert (swept["run"], swept["subscription"], swept["clusters"]) == ("sweep-1", SUBSCRIPTION, 0)
+    assert "five times" in swept["failure"]
     assert (ended["clusters"], ended["failures"]) == (0, 1)
 
 
