@@ -7,8 +7,8 @@ PLAY := $(PYTHON) -m local
 SCENARIO ?= dozen
 WORKERS ?= 3
 SBOM ?= sbom.json
-OPTIONS = --scenario $(SCENARIO) $(if $(JSON),--json $(JSON)) $(if $(FLEET),--fleet $(FLEET)) \
-	$(if $(POLICY),--policy $(POLICY))
+OPTIONS = --scenario "$(SCENARIO)" $(if $(JSON),--json "$(JSON)") $(if $(FLEET),--fleet "$(FLEET)") \
+	$(if $(POLICY),--policy "$(POLICY)")
 COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links
 
@@ -18,7 +18,7 @@ help:  ## list the commands
 setup: .venv/.ready local/azurite/node_modules/.ready  ## install what the rest needs, into this folder
 
 run: setup  ## play the main job on a simulated Azure, then stay up
-	@$(PLAY) run $(OPTIONS)
+	@$(PLAY) run $(OPTIONS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
 
 demo: setup  ## play a scenario and end; SCENARIO=name, JSON=file; FLEET=file POLICY=file: look at your own
 	@$(PLAY) demo $(OPTIONS)
@@ -37,7 +37,7 @@ types: setup  ## mypy, strict
 	$(PYTHON) -m mypy function_app.py shared local tests
 
 permissions: setup  ## which rights do updates of your clusters need? FLEET=file
-	@$(PYTHON) -m local.permissions $(or $(FLEET),$(error FLEET=file is missing: what `az rest` printed of your clusters))
+	@$(PYTHON) -m local.permissions "$(or $(FLEET),$(error FLEET=file is missing: what `az rest` printed of your clusters))"
 
 events: setup  ## let Event Grid tell of the vaults in the ledger too; DEPLOYMENT=name where azd was not used
 	$(PYTHON) infra/hooks/postdeploy.py --ledger $(if $(DEPLOYMENT),--deployment $(DEPLOYMENT))
@@ -50,7 +50,7 @@ lock: setup  ## pin the newest versions that requirements*.in allow
 	$(COMPILE) --upgrade --output-file requirements-dev.txt requirements-dev.in
 
 sbom: setup  ## write what ships, with versions and hashes, as CycloneDX: sbom.json
-	.venv/bin/cyclonedx-py requirements --output-reproducible --output-format JSON --output-file $(SBOM) requirements.txt
+	.venv/bin/cyclonedx-py requirements --output-reproducible --output-format JSON --output-file "$(SBOM)" requirements.txt
 
 clean:  ## remove what setup and tests made
 	rm -rf .venv .local local/azurite/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis sbom.json

@@ -61,7 +61,7 @@ async def on_cluster_event(event: str) -> None:
 
 @app.event_grid_trigger(arg_name="event")
 async def on_key_event(event: str) -> None:
-    """A vault says that a key has a new version: ask for a look at it."""
+    """A vault says something of a key, or of who may use its keys: ask for a look."""
     from shared.events import key_request
 
     await _receive(event, key_request, bootstrap.queues().ask_for_key)
@@ -139,7 +139,7 @@ async def on_poisoned_key(message: func.QueueMessage) -> None:
 
 @app.route("runs", methods=["POST"])
 async def start_run(req: func.HttpRequest) -> func.HttpResponse:
-    """Start a run over the fleet, or over some subscriptions."""
+    """Start a run over the fleet, or over a part of it."""
     from shared.events import RunOrder
     from shared.views import run_view
 
@@ -179,7 +179,7 @@ async def get_cluster(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("clusters/{subscription}/{resourceGroup}/{name}/resume", methods=["POST"])
 async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
-    """Let a contested cluster be written again."""
+    """Let a contested cluster be written again, or a rewrite that failed begin anew."""
     from shared.views import cluster_view
 
     async def resume() -> Any:

@@ -406,10 +406,7 @@ class RunOrder:
     @classmethod
     def decode(cls, text: bytes) -> Self:
         """Read the body of a request; an empty one asks for everything. Malformed says what to change."""
-        body = _decode(text) if text.strip() else {}
-        unknown = sorted(set(body) - set(RUN_FIELDS))
-        if unknown:
-            raise Malformed(f"unknown field {unknown[0][:100]!r}: a run takes {', '.join(RUN_FIELDS)}")
+        body = _order(text, RUN_FIELDS, "a run")
         return cls(Scope.read(body), _mode(body))
 
 
@@ -429,10 +426,7 @@ class PauseOrder:
 
         The reason goes into the log, the table and every row that waits, so it is one line that all of them can bear.
         """
-        body = _decode(text) if text.strip() else {}
-        unknown = sorted(set(body) - set(PAUSE_FIELDS))
-        if unknown:
-            raise Malformed(f"unknown field {unknown[0][:100]!r}: a pause takes {', '.join(PAUSE_FIELDS)}")
+        body = _order(text, PAUSE_FIELDS, "a pause")
         reason = (_optional(body, "reason") or "").strip()
         if len(reason) > REASON_LIMIT or not reason.isprintable():
             raise Malformed(f"the reason must be one line of {REASON_LIMIT} printable characters at most")

@@ -84,7 +84,7 @@ class Inspector:
 
     async def _look(self, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         known = await self.keys.key(request.key)
-        if request.run is not None and known.last_run == request.run and not _untold(known):
+        if request.run is not None and known.last_run == request.run and not _not_fanned_out(known):
             return ()
         try:
             return await self._inspect(known, request, now)
@@ -337,7 +337,7 @@ class Inspector:
 
     async def _fan_out(self, logged: KnownKey, users: Sequence[KeyUser], now: datetime) -> tuple[Rotation, ...]:
         """Tell every user of the key of each version that was not told yet; a crash half-way is continued here."""
-        told = _untold(logged)
+        told = _not_fanned_out(logged)
         if not told:
             return ()
         up_to = min(one.told_up_to or "" for one in told)
@@ -386,5 +386,5 @@ def _log_rotation(rotation: Rotation, users: int) -> None:
     log.info("%s: version %s was detected by %s", rotation.key, version, rotation.how, extra=detected_by)
 
 
-def _untold(known: KnownKey) -> tuple[Rotation, ...]:
+def _not_fanned_out(known: KnownKey) -> tuple[Rotation, ...]:
     return tuple(one for one in known.rotations if one.fanned_out_at is None)

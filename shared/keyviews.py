@@ -21,7 +21,6 @@ from shared.rotation import Adoption, KeyUser, Need, Standing, picture, standing
 from shared.tables import Page, read_token, write_token
 
 ANY = "any"
-_BY_WEIGHT = tuple(Standing)
 
 Picture = Mapping[str, Sequence[Need]]
 Incarnation = tuple[ClusterId, str]

@@ -1,4 +1,4 @@
-"""Table Storage: what is remembered of clusters, keys, rotations, runs and limits. The only place that knows the rows.
+"""Table Storage: what is remembered of clusters, of what happened, of runs and limits. Keys: `keyledger.py`.
 
 Every update names the ETag it was read at, always: without one Table Storage overwrites silently. A row that somebody
 else changed meanwhile raises LostRace, and the caller looks again. Catches SDK errors by class, never by code: the

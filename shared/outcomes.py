@@ -8,9 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from shared.clusters import ClusterId
-from shared.decisions import (
-    changes_something,
-)
+from shared.decisions import BLOCKING, changes_something
 from shared.keyhealth import SHOWN, Finding
 from shared.keyrecords import KnownKey, Rotation
 from shared.keys import KeyId
@@ -48,10 +46,8 @@ class Notice:
 
 _BLOCKED = frozenset(
     {
+        *BLOCKING,
         Reason.CONTESTED,
-        Reason.NOT_PERMITTED,
-        Reason.BLOCKED,
-        Reason.FEATURE_NOT_REGISTERED,
         Reason.FAILED,
         Reason.REENCRYPTION_FAILED,
         Reason.WAITED_TOO_LONG,

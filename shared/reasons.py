@@ -274,6 +274,7 @@ _REWRITES = (
 )
 _FIXES = {
     Reason.POLICY_BROKEN: Fix("Mend the faults that GET /api/health lists, and deploy the document again."),
+    Reason.TO_MIGRATE: Fix(_REWRITES),
     Reason.FAILED: Fix(
         "Find out what failed in the cluster's activity log, then reconcile the cluster.",
         _AKS.format(verb="update") + " --yes",
@@ -285,6 +286,43 @@ _FIXES = {
     Reason.IDENTITY_UNSUPPORTED: Fix(
         "Move the cluster from its service principal to a managed identity.",
         _AKS.format(verb="update") + " --enable-managed-identity",
+    ),
+    Reason.AMBIGUOUS: Fix("Compare the securityProfile with what you meant to have.", _AKS.format(verb="show")),
+    Reason.ENCRYPTED_OTHERWISE: Fix(
+        f"Give the cluster a target that asks for what it has, or write `migrate: true`. {_REWRITES}"
+    ),
+    Reason.LEGACY_V1: Fix(
+        "Turn KMS off, rewrite all secrets, upgrade to Kubernetes 1.27 or newer, and turn KMS on again.",
+        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.ROTATION_DUE: Fix(
+        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
+        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
+    ),
+    Reason.NOT_REENCRYPTED: Fix(
+        "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
+        " POST /api/clusters/{subscription}/{group}/{name}/reencrypted."
+    ),
+    Reason.REENCRYPTION_FAILED: Fix(
+        "Find out why, `detail` says what is known, then let the app try again: POST"
+        " /api/clusters/{subscription}/{group}/{name}/resume. Or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
+    ),
+    Reason.RUN_COMMAND_DISABLED: Fix(
+        "Allow run command on the cluster, or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted.",
+        _AKS.format(verb="update") + " --enable-run-command",
+    ),
+    Reason.NO_READY_POOL: Fix(
+        "Give the cluster a node pool that runs and has a node, or rewrite all secrets by hand and say so: POST"
+        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
+    ),
+    Reason.NEEDS_OFF_AND_ON: Fix(
+        "Turn KMS off by hand, rewrite all secrets, keep the old key, then let the app turn it on again.",
+        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
+    ),
+    Reason.UNCONFIRMED_MOVE: Fix(
+        f"Try it on a cluster that may be lost, then write `allowUnconfirmed: true`. {_REWRITES}"
     ),
     Reason.IDENTITY_SYSTEM_ASSIGNED: Fix(
         "Give the cluster a user-assigned identity, or name one in the target with allowIdentityChange: true.",
@@ -330,6 +368,9 @@ _FIXES = {
         " give it encrypt and decrypt there.",
         _GRANT,
     ),
+    Reason.ACCESS_WRAP_ONLY: Fix(
+        "Grant Key Vault Crypto User: Key Vault Crypto Service Encryption User is not enough.", _GRANT
+    ),
     Reason.ACCESS_UNKNOWN: Fix(
         "Make sure that the identity may encrypt and decrypt: of a private vault nobody checks it before it is used.",
         _GRANT,
@@ -342,8 +383,8 @@ _FIXES = {
         "Turn purge protection on; it can't be turned off again.",
         _VAULT.format(verb="update") + " --enable-purge-protection true",
     ),
-    Reason.ACCESS_WRAP_ONLY: Fix(
-        "Grant Key Vault Crypto User: Key Vault Crypto Service Encryption User is not enough.", _GRANT
+    Reason.ACCESS_REFUSED: Fix(
+        "Compare the identity's roles with the vault's address and tenant; a new role assignment may help.", _GRANT
     ),
     Reason.KEY_NEAR_EXPIRY: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
     Reason.KEY_TOO_OLD: Fix("Rotate the key.", _KEY.format(verb="rotate")),
@@ -376,47 +417,6 @@ _FIXES = {
         "Register the feature, wait until it is Registered, then register the provider again.",
         "az feature register --subscription {subscription} --namespace Microsoft.ContainerService --name KMSPMKPreview"
         " && az provider register --subscription {subscription} --namespace Microsoft.ContainerService",
-    ),
-    Reason.AMBIGUOUS: Fix("Compare the securityProfile with what you meant to have.", _AKS.format(verb="show")),
-    Reason.ENCRYPTED_OTHERWISE: Fix(
-        f"Give the cluster a target that asks for what it has, or write `migrate: true`. {_REWRITES}"
-    ),
-    Reason.TO_MIGRATE: Fix(_REWRITES),
-    Reason.LEGACY_V1: Fix(
-        "Turn KMS off, rewrite all secrets, upgrade to Kubernetes 1.27 or newer, and turn KMS on again.",
-        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
-    ),
-    Reason.ROTATION_DUE: Fix(
-        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
-        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
-    ),
-    Reason.NOT_REENCRYPTED: Fix(
-        "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
-        " POST /api/clusters/{subscription}/{group}/{name}/reencrypted."
-    ),
-    Reason.REENCRYPTION_FAILED: Fix(
-        "Find out why, `detail` says what is known, then let the app try again: POST"
-        " /api/clusters/{subscription}/{group}/{name}/resume. Or rewrite all secrets by hand and say so: POST"
-        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
-    ),
-    Reason.RUN_COMMAND_DISABLED: Fix(
-        "Allow run command on the cluster, or rewrite all secrets by hand and say so: POST"
-        " /api/clusters/{subscription}/{group}/{name}/reencrypted.",
-        _AKS.format(verb="update") + " --enable-run-command",
-    ),
-    Reason.NO_READY_POOL: Fix(
-        "Give the cluster a node pool that runs and has a node, or rewrite all secrets by hand and say so: POST"
-        " /api/clusters/{subscription}/{group}/{name}/reencrypted."
-    ),
-    Reason.NEEDS_OFF_AND_ON: Fix(
-        "Turn KMS off by hand, rewrite all secrets, keep the old key, then let the app turn it on again.",
-        _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
-    ),
-    Reason.UNCONFIRMED_MOVE: Fix(
-        f"Try it on a cluster that may be lost, then write `allowUnconfirmed: true`. {_REWRITES}"
-    ),
-    Reason.ACCESS_REFUSED: Fix(
-        "Compare the identity's roles with the vault's address and tenant; a new role assignment may help.", _GRANT
     ),
     Reason.NO_ETAG: Fix("Look at the cluster again; if the eTag stays missing, ask Azure support."),
     Reason.UNREADABLE: Fix("Give the app's identity the right to read managed clusters in this subscription."),

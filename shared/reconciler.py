@@ -169,7 +169,6 @@ class Reconciler:
         if isinstance(change, Change):
             stop_after = self.policy.limits.stop_after_failures
             await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
-        log.info("%s: what was claimed is %s", record.cluster_id, what)
         return await self.ledger.settle(record, what, now=now, refusal=refusal)
 
     async def _settled_step(
@@ -348,7 +347,6 @@ class Reconciler:
         except (Conflict, Unavailable, Unreadable) as error:
             log.warning("%s: no clear answer to the write: %s", record.cluster_id, error)
             return record
-        log.info("%s: Azure took the write", record.cluster_id)
         return await self._accept(record, claim, operation, now=now)
 
     async def _accept(self, record: Record, claim: Claim, operation: str | None, *, now: datetime) -> Record:

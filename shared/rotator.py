@@ -41,7 +41,7 @@ from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.records import Activity, Record
 from shared.rotation import KeyUser, rewrite_counts_from, unready
-from shared.telemetry import logger
+from shared.telemetry import about, logger
 from shared.vaultdoor import VaultDoor
 
 log = logger(__name__)
@@ -53,7 +53,7 @@ _SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
+class ConfirmedRewrite:
     """All secrets of a cluster were rewritten: who says so, when it was, and the keys for which it counts."""
 
     cluster: ClusterId
@@ -111,7 +111,7 @@ class Rotator:
                 raise Declined("the key got a new version while it was to be rotated")
             await self._require_ready(known, now)
             claim = RotationClaim(uuid4().hex, now, len(known.rotations), order.by)
-            with suppress(LostRace):
+            with suppress(LostRace), about(key=key, askedBy=_OPERATOR):
                 await self.keys.claim_rotation(known, claim)
                 return await self._rotate(known, claim, now)
             seen = known
@@ -195,7 +195,7 @@ class Rotator:
 
     # a rewrite, confirmed
 
-    async def confirm(self, cluster_id: ClusterId, order: RewriteOrder, *, now: datetime) -> Rewrite | None:
+    async def confirm(self, cluster_id: ClusterId, order: RewriteOrder, *, now: datetime) -> ConfirmedRewrite | None:
         """Take down that all secrets of a cluster were rewritten; None if the cluster is not known.
 
         Confirmed since its last update already, nothing is written, and the answer is the one that counts. Malformed
@@ -207,11 +207,11 @@ class Rotator:
             record = await self.ledger.cluster(cluster_id)
             if record is None:
                 return None
-            with suppress(LostRace):
+            with suppress(LostRace), about(cluster=cluster_id, askedBy=_OPERATOR):
                 return await self._confirm(record, order, now)
         raise Unavailable("LostRace", f"the rows of {cluster_id} keep changing")
 
-    async def _confirm(self, record: Record, order: RewriteOrder, now: datetime) -> Rewrite:
+    async def _confirm(self, record: Record, order: RewriteOrder, now: datetime) -> ConfirmedRewrite:
         await self._require_in_effect(record)
         uses = [use for use in await self._uses(record) if use.matters]
         if not uses:
@@ -222,7 +222,7 @@ class Rotator:
         keys = tuple(use.key for use in uses)
         if all(use.is_rewritten for use in uses):
             newest = max(uses, key=lambda use: use.user.rewritten_at or at).user
-            return Rewrite(record.cluster_id, newest.rewritten_by, newest.rewritten_at or at, keys)
+            return ConfirmedRewrite(record.cluster_id, newest.rewritten_by, newest.rewritten_at or at, keys)
         said = {"askedBy": _OPERATOR, "by": order.by, "rewrittenAt": at}
         line = f"reencrypted|{int(at.timestamp() * 1000)}"
         await self.ledger.note(Activity(record.cluster_id, line, now, "reencrypted", said))
@@ -231,7 +231,7 @@ class Rotator:
         for key in keys:
             await self.queues.ask_for_key(KeyRequest(key, _OPERATOR))
         log.info("%s: its secrets are said to be rewritten since %s", record.cluster_id, at)
-        return Rewrite(record.cluster_id, order.by, at, keys)
+        return ConfirmedRewrite(record.cluster_id, order.by, at, keys)
 
     async def _require_in_effect(self, record: Record) -> None:
         """A rewrite counts for what encrypts at that moment. ARM shows what is asked for long before it encrypts."""

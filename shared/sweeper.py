@@ -144,7 +144,9 @@ class Sweeper:
         """Record that a shard's message failed too often, so that its run ends."""
         failure = "the sweep of this subscription failed five times in a row"
         log.error("%s: %s", request.subscription, failure, extra=saying(Line.POISONED, queue=SHARDS))
-        await self.ledger.finish_shard(request.run, Shard(request.subscription, now, 0, 0, {}, failure))
+        shard = Shard(request.subscription, now, 0, 0, {}, failure)
+        await self.ledger.finish_shard(request.run, shard)
+        _log_shard(shard, _Tally(), request.scope)
         await self._log_end(request.run)
 
     async def _log_end(self, run_id: str) -> None:

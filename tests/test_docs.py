@@ -34,14 +34,20 @@ from local.scenario import (
 )
 from local.stage import APP, QUEUES, TABLES
 from shared.clusters import ClusterId
-from shared.outcomes import NoticeKind
+from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
+from shared.keyhealth import Finding
+from shared.keyrecords import KnownKey
+from shared.keys import VaultId
+from shared.outcomes import NoticeKind, notice_of, notice_of_finding, notice_of_pause, notice_of_rotation
 from shared.policy.__main__ import main
 from shared.policy.document import Exemption, Keys, Legacy, Limits, Match, Policy, Target
 from shared.policy.faults import keys_of
 from shared.policy.windows import Window
 from shared.preparations import Preparation
 from shared.reasons import Action, Reason, Subject, fix
+from shared.records import Enforcement
 from shared.rotation import Standing, Why
+from tests.builders import KEY, NOW, SUBSCRIPTION, record, rotation
 
 POLICY, OPERATIONS, SCENARIOS_PAGE, API = (
     APP / "docs" / f"{name}.md" for name in ("policy", "operations", "scenarios", "api")
@@ -232,6 +238,45 @@ def test_the_page_shows_one_notice_of_each_kind() -> None:
     assert shown == [str(kind) for kind in NoticeKind]
 
 
+def told_on_the_page() -> dict[str, Any]:
+    """What the page shows of each notice's data, by its type."""
+    said = [one for block in blocks(OPERATIONS, "json") if "specversion" in (one := json.loads(block))]
+    return {one["type"]: one["data"] for one in said}
+
+
+def test_a_notice_on_the_page_has_the_fields_that_the_code_gives_it() -> None:
+    of_a_cluster = notice_of(record(action=Action.REPORT, reasons=(Reason.STOPPED,), decided_at=NOW))
+    made = dict.fromkeys(NoticeKind, of_a_cluster) | {
+        NoticeKind.ROTATION_DETECTED: notice_of_rotation(rotation()),
+        NoticeKind.KEY_AT_RISK: notice_of_finding(KnownKey(KEY), Finding(Reason.KEY_DISABLED, None, (), 0, NOW)),
+        NoticeKind.ENFORCEMENT_PAUSED: notice_of_pause(Enforcement(paused_since=NOW)),
+    }
+
+    shown = {kind: list(data) for kind, data in told_on_the_page().items()}
+
+    assert shown == {kind: list(notice.said) for kind, notice in made.items() if notice}
+
+
+@pytest.mark.parametrize("kind", [NoticeKind.CLUSTER_NOT_COMPLIANT, NoticeKind.CLUSTER_BLOCKED, NoticeKind.KEY_AT_RISK])
+def test_a_notice_on_the_page_says_the_fix_of_its_reason(kind: NoticeKind) -> None:
+    data = told_on_the_page()[kind]
+    if kind is NoticeKind.KEY_AT_RISK:
+        reason, subject = data["reason"], Subject(vault=VaultId(SUBSCRIPTION, "rg", data["vault"]), key=data["key"])
+    else:
+        reason, subject = data["reasons"][0], Subject(ClusterId.parse(data["clusterId"]))
+
+    found = fix(Reason(reason), subject)
+
+    assert found is not None
+    assert data["fix"] == dataclasses.asdict(found)
+
+
+def test_the_page_names_every_event_type_that_is_served() -> None:
+    named = re.findall(r"`(Microsoft\.\w+\.\w+)`", section(OPERATIONS, "Events to subscribe to"))
+
+    assert sorted(one.lower() for one in named) == sorted([*CLUSTER_EVENTS, *KEY_EVENTS, VAULT_EVENT])
+
+
 # scenarios
 
 
@@ -288,6 +333,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [path for path, _ in targets if path and not (page.parent / path).exists()] == []
     anchors = [(page.parent / path if path else page, anchor[1:]) for path, anchor in targets if anchor]
     assert [anchor for file, anchor in anchors if anchor not in _anchors(file)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_no_row_stands_outside_its_table(page: Path) -> None:
+    lines = ["", *re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines(), ""]
+
+    heads = [number for number in range(1, len(lines)) if lines[number][:1] == "|" != lines[number - 1][:1]]
+
+    assert [lines[number] for number in heads if not re.fullmatch(r"\|[-| :]+\|", lines[number + 1])] == []
 
 
 def _anchors(page: Path) -> set[str]:

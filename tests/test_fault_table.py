@@ -20,6 +20,7 @@ from local.stage import provide
 from shared.events import ShardRequest
 from shared.reasons import Action, Reason
 from tests.e2e.app import ENFORCE, App, app_on
+from tests.e2e.events import TOPIC, VAULT, VERSION, cluster_event, cluster_id, fresh_name, key_event
 from tests.e2e.gateway import Gateway, gateway_to
 from tests.product import LOOK_AGAIN, NOW, Product, product
 
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
 type Json = dict[str, Any]
 
 UPDATE, MINUTE, HOUR = timedelta(minutes=5), timedelta(minutes=1), timedelta(hours=1)
-TOPIC = f"/subscriptions/{SUBSCRIPTION}"
-WRITE_CLUSTER = "Microsoft.ContainerService/managedClusters/write"
-VERSION = "0123456789abcdef0123456789abcdef"
-VAULT = f"{TOPIC}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/kv-kms-weu"
-KEY_URL = f"https://kv-kms-weu.vault.azure.net/keys/etcd/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,42 +95,6 @@ async def rooms(azure: Azure, account: Account) -> AsyncIterator[Product]:  # no
     """The product's rooms, enforcing platform-managed keys."""
     async with product(account) as built:
         yield built
-
-
-def cluster_event(cluster_id: str, **changed: Any) -> Json:
-    event = {
-        "id": f"event-{uuid.uuid4()}",
-        "topic": TOPIC,
-        "subject": cluster_id,
-        "eventType": "Microsoft.Resources.ResourceWriteSuccess",
-        "eventTime": "2026-03-02T09:00:00.1234567Z",
-        "data": {"claims": dict(PERSON.claims) | {"aio": "eyJhbGciOi-token"}, "operationName": WRITE_CLUSTER},
-        "dataVersion": "2",
-        "metadataVersion": "1",
-    }
-    return event | changed
-
-
-def key_event(url: str = KEY_URL, *, vault: str = VAULT, **changed: Any) -> Json:
-    event = {
-        "id": f"event-{uuid.uuid4()}",
-        "topic": vault,
-        "subject": "etcd",
-        "eventType": "Microsoft.KeyVault.KeyNewVersionCreated",
-        "eventTime": "2026-03-02T09:00:00.1234567Z",
-        "data": {"Id": url, "VaultName": "kv-kms-weu", "ObjectType": "Key", "ObjectName ": "etcd"},
-        "dataVersion": "1",
-        "metadataVersion": "1",
-    }
-    return event | changed
-
-
-def fresh_name() -> str:
-    return f"aks-{uuid.uuid4().hex[:12]}"
-
-
-def cluster_id(name: str) -> str:
-    return f"{TOPIC}/resourcegroups/rg-apps/providers/Microsoft.ContainerService/managedClusters/{name}"
 
 
 def puts(azure: Azure, cluster: SimulatedCluster) -> int:

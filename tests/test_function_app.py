@@ -17,6 +17,7 @@ from local.simulator import SUBSCRIPTION
 from local.simulator.activity import PERSON, PERSONAL_DATA
 from local.stage import provide
 from tests.e2e.app import ENFORCE, App, app_on
+from tests.e2e.events import TOPIC, VERSION, cluster_event, cluster_id, fresh_name, key_event
 from tests.e2e.gateway import gateway_to
 
 if TYPE_CHECKING:
@@ -30,14 +31,7 @@ if TYPE_CHECKING:
 
 type Json = dict[str, Any]
 
-WRITTEN = "Microsoft.Resources.ResourceWriteSuccess"
 DELETED = "Microsoft.Resources.ResourceDeleteSuccess"
-ROTATED = "Microsoft.KeyVault.KeyNewVersionCreated"
-WRITE_CLUSTER = "Microsoft.ContainerService/managedClusters/write"
-TOPIC = f"/subscriptions/{SUBSCRIPTION}"
-VAULT = f"{TOPIC}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/kv-kms-weu"
-VERSION = "0123456789abcdef0123456789abcdef"
-KEY_URL = f"https://kv-kms-weu.vault.azure.net/keys/etcd/{VERSION}"
 AUDIT = "version: 1\ntargets: [{keyManagement: platform-managed}]\n"
 
 EVENT_GRID, HTTP_KEY, HTTP_OPEN = {"type": "eventGridTrigger"}, {"authLevel": "FUNCTION"}, {"authLevel": "ANONYMOUS"}
@@ -130,58 +124,6 @@ def start(
         yield started
 
 
-def fresh_name() -> str:
-    return f"aks-{uuid.uuid4().hex[:12]}"
-
-
-def cluster_id(name: str) -> str:
-    return f"{TOPIC}/resourcegroups/rg-apps/providers/Microsoft.ContainerService/managedClusters/{name}"
-
-
-def cluster_event(name: str, **changed: Any) -> Json:
-    """A cluster was written: the Event Grid schema, with all that Azure says of whoever did it."""
-    event = {
-        "id": f"event-{uuid.uuid4()}",
-        "topic": TOPIC,
-        "subject": cluster_id(name),
-        "eventType": WRITTEN,
-        "eventTime": "2026-03-02T09:00:00.1234567Z",
-        "data": {
-            "authorization": {"action": WRITE_CLUSTER, "scope": cluster_id(name)},
-            "claims": dict(PERSON.claims) | {"aio": "eyJhbGciOi-token"},
-            "httpRequest": {"clientIpAddress": PERSON.claims["ipaddr"], "method": "PUT"},
-            "operationName": WRITE_CLUSTER,
-            "status": "Succeeded",
-        },
-        "dataVersion": "2",
-        "metadataVersion": "1",
-    }
-    return event | changed
-
-
-def key_event(url: str = KEY_URL, *, vault: str = VAULT, **changed: Any) -> Json:
-    """A key has a new version, with the odd blanks of the documentation's own sample."""
-    event = {
-        "id": f"event-{uuid.uuid4()}",
-        "topic": vault,
-        "subject": "etcd",
-        "eventType": ROTATED,
-        "eventTime": "2026-03-02T09:00:00.1234567Z",
-        "data": {
-            "Id": url,
-            "VaultName": "kv-kms-weu",
-            "ObjectType": "Key",
-            "ObjectName ": "etcd",
-            "Version": f" {VERSION}",
-            "NBF": "1559081980",
-            "EXP": None,
-        },
-        "dataVersion": "1",
-        "metadataVersion": "1",
-    }
-    return event | changed
-
-
 def as_cloud_event(event: Json) -> Json:
     """The same event in the CloudEvents schema."""
     names = {"topic": "source", "eventType": "type", "eventTime": "time"}
@@ -220,7 +162,7 @@ def test_the_worker_indexes_every_function_with_its_trigger(app: App) -> None:
 @pytest.mark.parametrize("schema", ["eventgrid", "cloudevents"])
 def test_a_cluster_event_of_either_schema_leads_to_a_look(app: App, azure: Azure, schema: str) -> None:
     cluster = azure.aks.add(fresh_name(), encryption="platform-managed")
-    event = cluster_event(cluster.name)
+    event = cluster_event(cluster.id)
 
     answer = app.host.notify("on_cluster_event", as_cloud_event(event) if schema == "cloudevents" else [event])
     app.wait_for(lambda: row_of(app, cluster.name), "a look at the cluster")
@@ -234,7 +176,7 @@ def test_a_cluster_event_of_either_schema_leads_to_a_look(app: App, azure: Azure
 def test_an_array_of_events_leads_to_a_look_for_each(app: App, azure: Azure) -> None:
     names = [azure.aks.add(fresh_name(), encryption="platform-managed").name for _ in range(3)]
 
-    answer = app.host.notify("on_cluster_event", [cluster_event(name) for name in names])
+    answer = app.host.notify("on_cluster_event", [cluster_event(cluster_id(name)) for name in names])
     app.wait_for(lambda: all(row_of(app, name) for name in names), "a look at each cluster")
 
     assert answer.status == 202
@@ -242,12 +184,12 @@ def test_an_array_of_events_leads_to_a_look_for_each(app: App, azure: Azure) -> 
 
 def test_the_event_of_a_deletion_leads_to_a_look(app: App, azure: Azure) -> None:
     cluster = azure.aks.add(fresh_name(), encryption="platform-managed")
-    app.host.notify("on_cluster_event", [cluster_event(cluster.name)])
+    app.host.notify("on_cluster_event", [cluster_event(cluster.id)])
     app.wait_for(lambda: row_of(app, cluster.name), "a look at the cluster")
 
     azure.aks.delete(cluster.id)
     operation = {"operationName": "Microsoft.ContainerService/managedClusters/delete"}
-    app.host.notify("on_cluster_event", [cluster_event(cluster.name, eventType=DELETED, data=operation)])
+    app.host.notify("on_cluster_event", [cluster_event(cluster.id, eventType=DELETED, data=operation)])
     app.wait_for_reason("gone", cluster)
 
     assert row_of(app, cluster.name)["closedAt"]
@@ -290,9 +232,9 @@ def test_events_that_are_not_served_are_ignored(app: App) -> None:
     clusters = app.host.notify(
         "on_cluster_event",
         [
-            cluster_event(name, eventType="Microsoft.Resources.ResourceActionSuccess"),
-            cluster_event(name, data=pools),
-            cluster_event(name, eventType=DELETED),
+            cluster_event(cluster_id(name), eventType="Microsoft.Resources.ResourceActionSuccess"),
+            cluster_event(cluster_id(name), data=pools),
+            cluster_event(cluster_id(name), eventType=DELETED),
         ],
     )
     keys = app.host.notify(
@@ -317,7 +259,7 @@ def test_events_that_are_not_served_are_ignored(app: App) -> None:
     ],
 )
 def test_a_malformed_cluster_event_is_recorded_and_not_raised(app: App, changed: Json, reason: str) -> None:
-    event = cluster_event(fresh_name(), **changed)
+    event = cluster_event(cluster_id(fresh_name()), **changed)
 
     answer = app.host.notify("on_cluster_event", [event])
 
@@ -356,7 +298,7 @@ def test_a_malformed_key_event_is_recorded_and_not_raised(app: App, azure: Azure
 
 def test_a_malformed_event_without_an_id_gets_one_of_its_own(app: App) -> None:
     before = len(malformed(app))
-    events = [cluster_event("x", id=None, subject=""), cluster_event("x", id=None, subject="")]
+    events = [cluster_event(cluster_id("x"), id=None, subject=""), cluster_event(cluster_id("x"), id=None, subject="")]
 
     answer = app.host.notify("on_cluster_event", events)
 
@@ -369,7 +311,7 @@ def test_a_malformed_event_without_an_id_gets_one_of_its_own(app: App) -> None:
 @pytest.mark.parametrize("data", [None, "text", [1], {}, {"operationName": 3}])
 def test_an_event_with_data_of_another_type_is_answered_with_success(app: App, data: Any) -> None:
     answers = [
-        app.host.notify("on_cluster_event", [cluster_event("x", data=data)]),
+        app.host.notify("on_cluster_event", [cluster_event(cluster_id("x"), data=data)]),
         app.host.notify("on_key_event", as_cloud_event(key_event(data=data))),
     ]
 
@@ -380,7 +322,9 @@ def test_events_with_an_odd_time_spoil_no_row(start: Callable[..., App]) -> None
     app = start()
     times = ("0001-01-01T00:00:00Z", "1500-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "soon")
 
-    answer = app.host.notify("on_cluster_event", [cluster_event(fresh_name(), eventTime=time) for time in times])
+    answer = app.host.notify(
+        "on_cluster_event", [cluster_event(cluster_id(fresh_name()), eventTime=time) for time in times]
+    )
     app.host.wait_for("reconcile_cluster", "started", times=len(times) + 1)  # a second look reads what the first wrote
     app.sweep()
     listed = app.get("/api/clusters")["clusters"]
@@ -397,7 +341,10 @@ def test_nothing_of_whoever_made_an_event_is_ever_logged(start: Callable[..., Ap
 
     cluster = azure.aks.create("aks-checkout", duration=timedelta(0))
     app.wait_for_reason("not-as-asked", cluster)
-    app.host.notify("on_cluster_event", [cluster_event("x", subject=""), cluster_event("x", eventType="other")])
+    app.host.notify(
+        "on_cluster_event",
+        [cluster_event(cluster_id("x"), subject=""), cluster_event(cluster_id("x"), eventType="other")],
+    )
     app.wait_quiet()
 
     said = app.log() + json.dumps([app.rows(table) for table in ("activity", "clusters", "runs")], default=str)
@@ -625,7 +572,7 @@ def test_with_a_broken_policy_the_app_starts_says_so_and_writes_nothing(
 
     health = app.host.call("GET", "/api/health")
     app.sweep()
-    app.host.notify("on_cluster_event", [cluster_event(cluster.name)])
+    app.host.notify("on_cluster_event", [cluster_event(cluster.id)])
     app.host.wait_for("reconcile_cluster")
     app.wait_quiet()
 
@@ -657,7 +604,7 @@ def test_with_the_tables_away_a_malformed_event_fails_so_that_event_grid_deliver
     away = f"https://127.0.0.1:{free_port()}/nobody"
     app = start(settings={"AzureWebJobsStorage__tableServiceUri": away})
 
-    answer = app.host.notify("on_cluster_event", [cluster_event("x", subject="")])
+    answer = app.host.notify("on_cluster_event", [cluster_event(cluster_id("x"), subject="")])
     listed = app.host.call("GET", "/api/clusters", key=app.host.function_key)
 
     assert answer.status == 500

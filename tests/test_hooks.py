@@ -19,7 +19,6 @@ from infra.hooks.deployment import OUTPUTS, Deployment, NotDeployed
 from infra.hooks.postdeploy import FUNCTIONS, Topic, Unusable, ledger_vaults, plan, subscribe, wait_for_functions
 from infra.hooks.prepackage import compile_code
 from infra.hooks.redeliver import DeadLetters, Message, messages, redeliver
-from shared.errors import Malformed
 from shared.events import ClusterRequest, KeyRequest
 from tests.bicep import REQUIRED, read
 
@@ -375,25 +374,28 @@ def dead(*events: Any) -> str:
 def test_an_event_becomes_the_message_that_its_trigger_would_have_sent(schema: str) -> None:
     cluster, key = fixture(f"cluster-written.{schema}"), fixture(f"key-rotated.{schema}")
 
-    on_cluster, on_key = messages(dead(cluster, key))
+    (on_cluster, on_key), faults = messages(dead(cluster, key))
 
+    assert faults == []
     assert (on_cluster.queue, on_key.queue) == ("clusters", "keys")
     assert ClusterRequest.decode(on_cluster.text, "").asked_by == f"event:{cluster['id']}"
     assert KeyRequest.decode(on_key.text).asked_by == f"event:{key['id']}"
 
 
 def test_a_single_event_is_taken_too() -> None:
-    assert len(messages(json.dumps(fixture("cluster-deleted.cloudevents")))) == 1
+    assert len(messages(json.dumps(fixture("cluster-deleted.cloudevents")))[0]) == 1
 
 
 def test_what_the_app_does_not_serve_asks_for_nothing() -> None:
-    assert messages(dead(fixture("secret-rotated.eventgrid"), fixture("pool-written.eventgrid"))) == []
+    assert messages(dead(fixture("secret-rotated.eventgrid"), fixture("pool-written.eventgrid"))) == ([], [])
 
 
 @pytest.mark.parametrize("blob", ["", "nonsense", "[1]", "[" * 100_000, '[{"id": "x"}, null]'])
-def test_a_blob_that_can_not_be_read_is_malformed(blob: str) -> None:
-    with pytest.raises(Malformed):
-        messages(blob)
+def test_a_blob_that_can_not_be_read_asks_for_nothing_and_says_why(blob: str) -> None:
+    found, faults = messages(blob)
+
+    assert found == []
+    assert len(faults) == 1
 
 
 def letters(az: FakeCli, blobs: Mapping[str, str], *more: tuple[Sequence[str], Mapping[str, Any]]) -> DeadLetters:
@@ -413,7 +415,7 @@ def test_a_blob_is_deleted_once_all_of_its_events_are_handed_over(az: FakeCli) -
     assert verbs == ["blob list", "blob download", "message put", "message put", "blob delete"]
     queues = [call[call.index("--queue-name") + 1] for call in az.calls("message put")]
     contents = [call[call.index("--content") + 1] for call in az.calls("message put")]
-    assert [Message(*pair) for pair in zip(queues, contents, strict=True)] == messages(blob)
+    assert [Message(*pair) for pair in zip(queues, contents, strict=True)] == messages(blob)[0]
 
 
 def test_a_message_that_is_refused_leaves_its_blob(az: FakeCli) -> None:
@@ -434,6 +436,19 @@ def test_what_can_not_be_read_stays_and_the_rest_goes_on(az: FakeCli, capsys: py
     assert unreadable == 1
     assert [call[call.index("--name") + 1] for call in az.calls("blob delete")] == ["good.json"]
     assert "bad.json" in capsys.readouterr().out
+
+
+def test_an_event_that_can_not_be_read_keeps_its_blob_and_holds_back_no_other(
+    az: FakeCli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = fixture("cluster-written.cloudevents"), fixture("cluster-written.cloudevents") | {"subject": "x"}
+
+    unreadable = redeliver(letters(az, {"a.json": dead(bad, good)}), only_look=False)
+
+    (put,) = az.calls("message put")
+    assert good["id"] in put[put.index("--content") + 1]
+    assert (unreadable, az.calls("blob delete")) == (1, [])
+    assert "not the resource id" in capsys.readouterr().out
 
 
 def test_a_look_changes_nothing(az: FakeCli) -> None:

@@ -84,6 +84,7 @@ ENFORCED_AT = NOW - MINUTE
         pytest.param(Action.REPORT, (Reason.BLOCKED,), {}, NoticeKind.CLUSTER_BLOCKED, id="blocked"),
         pytest.param(Action.REPORT, (Reason.NOT_PERMITTED,), {}, NoticeKind.CLUSTER_BLOCKED, id="not-permitted"),
         pytest.param(Action.REPORT, (Reason.FEATURE_NOT_REGISTERED,), {}, NoticeKind.CLUSTER_BLOCKED, id="feature"),
+        pytest.param(Action.REPORT, (Reason.ACCESS_REFUSED,), {}, NoticeKind.CLUSTER_BLOCKED, id="access-refused"),
         pytest.param(Action.REPORT, (Reason.CONTESTED,), {}, NoticeKind.CLUSTER_BLOCKED, id="contested"),
         pytest.param(Action.REPORT, (Reason.POISONED,), {}, NoticeKind.CLUSTER_BLOCKED, id="poisoned"),
         pytest.param(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from local.simulator.keyvault import SimulatedKey, SimulatedVault
     from local.storage import Account
     from shared.keyrecords import Rotation
-    from shared.rotator import Rewrite
+    from shared.rotator import ConfirmedRewrite
 
 KEY = KeyId("kv-kms-weu", "etcd")
 BY_ADA = RewriteOrder("ada@example.com")
@@ -113,7 +113,7 @@ async def rotate(app: Product, azure: Azure, *, order: RotateOrder = ROTATE) -> 
 
 async def confirm(
     app: Product, azure: Azure, cluster: SimulatedCluster, order: RewriteOrder = BY_ADA
-) -> Rewrite | None:
+) -> ConfirmedRewrite | None:
     return await app.rotator.confirm(ClusterId.parse(cluster.id), order, now=azure.clock.now())
 
 

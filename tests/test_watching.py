@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.simulator import SUBSCRIPTION
-from local.simulator.activity import PERSON, PERSONAL_DATA
+from local.simulator.activity import PERSONAL_DATA
 from shared.clusters import ClusterId
 from shared.errors import Throttled
-from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
+from shared.events import ClusterRequest, KeyRequest, RewriteOrder, RotateOrder, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.queues import POISON, QUEUES
 from shared.records import Record, Settlement, overdue_by
@@ -26,6 +26,7 @@ from shared.telemetry import ABOUT, FIELDS, LONGEST_TEXT, Line, about, about_req
 from tests.bicep import Expr, read
 from tests.builders import CLUSTER_ID
 from tests.e2e.app import app_on
+from tests.e2e.events import cluster_event
 from tests.product import ENFORCE, LOOK_AGAIN, NOW, Product, product
 
 if TYPE_CHECKING:
@@ -520,6 +521,26 @@ async def test_a_rotation_is_told_with_its_key_and_event(
     assert (rotated["key"], rotated["event"]) == (str(KEY), "e-1")
 
 
+async def test_what_an_operator_orders_is_told_with_its_key_or_cluster(
+    app: Product, azure: Azure, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.access.assign(azure.identity.default.object_id, "Key Vault Crypto Officer", vault.id)
+    key = azure.keyvault.add_key(vault, "etcd")
+    url = key.uri_of(key.current.version)
+    cluster = azure.aks.add("aks-1", encryption="legacy", key_id=url, vault_id=vault.id)
+    await app.look(cluster)
+    await app.inspector.inspect(KeyRequest(KEY, "timer", VaultId.parse(vault.id)), now=NOW)
+    caplog.clear()
+
+    await app.rotator.confirm(ClusterId.parse(cluster.id), RewriteOrder("ada@example.com"), now=NOW)
+    await app.rotator.rotate(KEY, RotateOrder("ada@example.com"), now=NOW)
+
+    confirmed, made = map(fields_of, caplog.messages)
+    assert confirmed == {"cluster": str(ClusterId.parse(cluster.id)), "askedBy": "operator"}
+    assert made == {"key": str(KEY), "askedBy": "operator"}
+
+
 async def test_a_key_at_risk_is_told_at_every_sweep_while_it_lasts(
     app: Product, azure: Azure, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -559,7 +580,9 @@ async def test_a_run_whose_last_subscription_is_given_up_ends(app: Product, capl
     await app.sweeper.start("sweep-1", asked_by="timer", now=NOW)
     await app.sweeper.give_up(ShardRequest("sweep-1", SUBSCRIPTION, "timer"), now=NOW)
 
-    (ended,) = said(caplog, Line.RUN_ENDED)
+    (swept,), (ended,) = said(caplog, Line.SHARD_SWEPT), said(caplog, Line.RUN_ENDED)
+    assert (swept["run"], swept["subscription"], swept["clusters"]) == ("sweep-1", SUBSCRIPTION, 0)
+    assert "five times" in swept["failure"]
     assert (ended["clusters"], ended["failures"]) == (0, 1)
 
 
@@ -593,21 +616,6 @@ async def test_a_broken_policy_is_known_to_every_sweep(
 # the app as the host runs it
 
 
-def cluster_event(cluster: str) -> Json:
-    """A write event, with all that Azure says of whoever did it."""
-    claims = dict(PERSON.claims) | {"aio": "eyJhbGciOi-token"}
-    return {
-        "id": "event-1",
-        "topic": f"/subscriptions/{SUBSCRIPTION}",
-        "subject": cluster,
-        "eventType": "Microsoft.Resources.ResourceWriteSuccess",
-        "eventTime": "2026-03-02T09:00:00Z",
-        "data": {"claims": claims, "operationName": "Microsoft.ContainerService/managedClusters/write"},
-        "dataVersion": "2",
-        "metadataVersion": "1",
-    }
-
-
 def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret(
     simulator: Simulator, azure: Azure, account: Account, authority: Authority, tmp_path: Path
 ) -> None:
@@ -615,8 +623,8 @@ def test_the_app_s_lines_leave_the_worker_with_their_fields_and_without_a_secret
 
     with app_on(simulator, account, authority, tmp_path, policy="version: 1\nnonsense: true\n") as running:
         running.start()
-        running.host.notify("on_cluster_event", [cluster_event(cluster.id)])
-        running.host.notify("on_cluster_event", [cluster_event("/subscriptions/x") | {"id": "event-2"}])
+        running.host.notify("on_cluster_event", [cluster_event(cluster.id, id="event-1")])
+        running.host.notify("on_cluster_event", [cluster_event("/subscriptions/x", id="event-2")])
         running.queues.get_queue_client("clusters-poison").send_message('{"claims": "eyJhbGciOi-token"}')
         running.host.wait_for("reconcile_cluster")
         running.host.wait_for("on_poisoned_cluster")

@@ -3,7 +3,8 @@
 Each event of each blob is read as the app's own triggers read it, and becomes the message that they would have sent,
 put into the app's queue by the identity that is signed in. So no function key is needed, and the app needs not be up.
 A blob is deleted once all of its events are handed over; a crash in between hands some over twice, which is one more
-look. What the app does not serve is dropped, as it drops it; what can't be read stays where it is and is named.
+look. What the app does not serve is dropped, as it drops it. A blob with an event that can't be read stays, and is
+named; its other events are handed over all the same.
 Source: Event Grid docs, manage-event-delivery.
 """
 
@@ -35,17 +36,25 @@ class Message:
     text: str
 
 
-def messages(blob: str) -> list[Message]:
-    """Return what the events of a blob ask for; none for an event that is not served. Malformed if one can't be read.
+def messages(blob: str) -> tuple[list[Message], list[str]]:
+    """Return what the events of a blob ask for, none for an event that is not served; and why others can't be read.
 
     Event Grid writes an array; a single event is taken too.
     """
+    found: list[Message] = []
+    faults: list[str] = []
     try:
         events = json.loads(blob)
-    except (ValueError, RecursionError) as error:
-        raise Malformed("it is not JSON") from error
-    found = [_message(event) for event in (events if isinstance(events, list) else [events])]
-    return [message for message in found if message is not None]
+    except (ValueError, RecursionError):
+        return [], ["it is not JSON"]
+    for event in events if isinstance(events, list) else [events]:
+        try:
+            message = _message(event)
+        except Malformed as error:
+            faults.append(str(error))
+            continue
+        found += [message] if message is not None else []
+    return found, faults
 
 
 def _message(event: Any) -> Message | None:
@@ -103,17 +112,17 @@ def redeliver(letters: DeadLetters, *, only_look: bool) -> int:
     unreadable = 0
     for name in letters.names():
         try:
-            found = messages(letters.read(name))
+            found, faults = messages(letters.read(name))
         except Malformed as error:
-            print(f"can't be read, left there: {name}: {error}")
-            unreadable += 1
-            continue
+            found, faults = [], [str(error)]
+        for fault in faults:
+            print(f"can't be read, left there: {name}: {fault}")
         print(f"{len(found)} to hand over: {name}")
-        if only_look:
-            continue
-        for message in found:
+        unreadable += 1 if faults else 0
+        for message in found if not only_look else ():
             letters.put(message)
-        letters.delete(name)
+        if not faults and not only_look:
+            letters.delete(name)
     return unreadable
 
 

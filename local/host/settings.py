@@ -35,11 +35,6 @@ class QueueSettings:
     base64: bool = True
     invisibility: timedelta = timedelta(minutes=10)
 
-    @property
-    def concurrency(self) -> int:
-        """The most messages of one queue that run at a time."""
-        return self.batch_size + self.new_batch_threshold
-
 
 @dataclass(frozen=True, slots=True)
 class Keys:
