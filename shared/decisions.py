@@ -237,10 +237,10 @@ def rotates_legacy(facts: Facts, assignment: Assignment, now: datetime) -> Decis
     reports = assignment.legacy_rotation is LegacyRotation.REPORT
     if found is None or reference is None:
         return None if reports else Decision(Action.LOOK_CLOSER, (Reason.ROTATION_UNKNOWN,))
-    due = found.newest not in {None, reference.version}
+    due = found.newest is not None
     if reports:
         return _report(Reason.ROTATION_DUE) if due else None
-    if found.rotated and not found.rewritten:
+    if not found.rewritten:
         return _shut(facts, assignment, now, due=due)
     return _rotate(facts, assignment, replace(reference, version=found.newest), now) if due else None
 
