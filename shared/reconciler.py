@@ -182,7 +182,7 @@ class Reconciler:
             return record
         rewrite = rewrite_after(record, claim, step, what, ran, now=now)
         if rewrite is not None and rewrite.is_over:
-            await self.rewriter.confirm(cluster.id, rewrite)
+            await self.rewriter.confirm(cluster.id, rewrite, record.past_keys)
         never_started = what is Settlement.WITHDRAWN and claim.operation is None
         refusal = await self._refusal_after(record, cluster, claim, what, now) if never_started else None
         log.info("%s: step %s of %s of the rewrite is %s", record.cluster_id, step.chunk, step.chunks, what)
