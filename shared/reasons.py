@@ -320,7 +320,7 @@ _FIXES = {
     ),
     Reason.KEY_NOT_YET_VALID: Fix("Wait until the key is valid, or bring its start forward."),
     Reason.KEY_EXPIRED: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
-    Reason.KEY_TYPE_UNSUPPORTED: Fix("Name an RSA or RSA-HSM key in the target."),
+    Reason.KEY_TYPE_UNSUPPORTED: Fix("Use an RSA or RSA-HSM key."),
     Reason.KEY_OPERATIONS_MISSING: Fix(
         "Allow the key to encrypt and decrypt.",
         _KEY.format(verb="set-attributes") + " --ops encrypt decrypt wrapKey unwrapKey",

@@ -215,6 +215,7 @@ class Reconciler:
         )
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
+            decision, about = await self._look_at_version(cluster, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
         if assignment.mode is Mode.ENFORCE and would_write(decision):
@@ -223,7 +224,28 @@ class Reconciler:
             after = decision.look_again - now if decision.look_again else self.look_again
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
         looked = seen.after_looking(cluster, assignment, decision, now=now)
+        if about is not None:
+            looked = replace(looked, fix=fix(decision.reason, about))
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
+
+    async def _look_at_version(
+        self, cluster: Cluster, decision: Decision, assignment: Assignment, now: datetime
+    ) -> tuple[Decision, Subject | None]:
+        """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
+
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault.
+        Source: AKS docs, use-kms-etcd-encryption.
+        """
+        change = decision.change
+        named = change.after.key if isinstance(change, Change) and change.rotates else None
+        if named is None or decision.action is not Action.WRITE or assignment.mode is not Mode.ENFORCE:
+            return decision, None
+        vault = await self.usage.vault_of(named.key)
+        unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else Reason.VAULT_UNREADABLE
+        if unfit is None:
+            return decision, None
+        about = Subject(cluster.id, vault=vault, key=named.key.name, version=named.version)
+        return replace(decision, action=Action.REPORT, reasons=(unfit, Reason.ROTATION_DUE)), about
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""

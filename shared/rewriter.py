@@ -43,7 +43,7 @@ class Rewriter:
         return Ran(end.exit_code, read(step, end.printed)) if end is not None else None
 
     async def confirm(self, cluster_id: ClusterId, rewrite: Rewrite, past_keys: Iterable[KeyId]) -> None:
-        """Remember that all secrets were rewritten, as of the start of the first chunk: for the keys that it left too."""
+        """Remember that all secrets were rewritten, as of the start of the first chunk: of past keys too."""
         if rewrite.begun_at is None:
             raise AssertionError("a rewrite that is over has begun")
         for key in (*past_keys, rewrite.key):

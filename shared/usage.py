@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
-from shared.keys import KeyId, KeyVersion
+from shared.keys import KeyId, KeyVersion, VaultId
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
@@ -74,6 +74,10 @@ class Usage:
             return None
         return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
 
+    async def vault_of(self, key: KeyId) -> VaultId | None:
+        """Return where a key lies; None if the app has never been able to read it."""
+        return (await self.keys.key(key)).vault_id
+
     async def _books(self, key: KeyId) -> Books:
         users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
         return Books(users, adoptions, (await self.keys.key(key)).versions)
@@ -111,8 +115,8 @@ class Usage:
             return
         dated = [(one.version, one.detected_at) for one in known.rotations]
         found = expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours))
-        known = [await self.keys.adoption(key, one.version, one.cluster, one.resource_uid) for one in found]
-        named = {one.version for one in known if one is not None and one.how is How.UPDATED}
+        before = [await self.keys.adoption(key, one.version, one.cluster, one.resource_uid) for one in found]
+        named = {one.version for one in before if one is not None and one.how is How.UPDATED}
         await self.keys.adopt(key, [one for one in found if one.version not in named])
 
     async def _leave(self, past: Iterable[KeyId], record: Record, cluster: Cluster, now: datetime) -> None:

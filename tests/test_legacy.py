@@ -382,6 +382,53 @@ async def test_a_version_that_the_app_does_not_know_yet_is_not_gone_back_from(
     assert (on.named, on.writes()) == (second, 0)
 
 
+def disable(on: Scene) -> None:
+    on.azure.keyvault.set_enabled(on.key, on.key.current.version, enabled=False)
+
+
+def make_elliptic(on: Scene) -> None:
+    on.azure.keyvault.set_key(on.key, kty="EC", operations=("sign", "verify"))
+
+
+def take_the_right(on: Scene) -> None:
+    on.azure.faults.fail_next("GET", "/versions/", 403, code="AuthorizationFailed", message="no", times=2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "fix"),
+    [
+        (disable, Reason.KEY_DISABLED, "az keyvault key set-attributes"),
+        (make_elliptic, Reason.KEY_TYPE_UNSUPPORTED, None),
+        (take_the_right, Reason.VAULT_UNREADABLE, None),
+    ],
+)
+async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_named(
+    azure: Azure,
+    account: Account,
+    opened: AsyncExitStack,
+    spoil: Callable[[Scene], None],
+    reason: Reason,
+    fix: str | None,
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.named
+    on.rotate()
+    await on.inspect()
+    spoil(on)
+
+    told = await on.look()
+    rows = await on.all_rows()
+    again = await on.look()
+
+    assert (on.named, on.writes()) == (first, 0)
+    assert (told.action, told.reasons) == (Action.REPORT, (reason, Reason.ROTATION_DUE))
+    assert told.fix is not None
+    assert fix is None or (f"{fix} " in (told.fix.command or "") and "kv-kms" in (told.fix.command or ""))
+    assert again.reasons == told.reasons
+    assert await on.all_rows() == rows
+
+
 # what an old version is needed for
 
 
