@@ -251,7 +251,8 @@ def _rotate(facts: Facts, assignment: Assignment, named: KeyReference, now: date
     if etag is None:
         return _report(Reason.NO_ETAG)
     change = Change(before, replace(before, key_url=named.url), etag)
-    return was_refused(facts, assignment, now) or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
+    kept = was_refused(facts, assignment, now) or is_contested(facts, assignment, now)
+    return kept or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
 
 
 def _shut(facts: Facts, assignment: Assignment, now: datetime, *, due: bool) -> Decision | None:

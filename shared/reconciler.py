@@ -205,12 +205,13 @@ class Reconciler:
             waits_for = wait_of(record.claim.change)
             return await self._wait(waits_for, record, seen, request, now=now, after=self.look_again)
         seen = replace(seen, rewrite=record.rewrite_of(cluster))
+        succession = await self.usage.succession(cluster, now=now)
         facts = Facts(
             cluster,
             record.waiting,
             record.refusal,
-            set_back=record.set_back_by(now),
-            succession=await self.usage.succession(cluster, now=now),
+            set_back=record.set_back_by(now, succession),
+            succession=succession,
             rewrite=seen.rewrite,
         )
         try:
@@ -226,6 +227,8 @@ class Reconciler:
         looked = seen.after_looking(cluster, assignment, decision, now=now)
         if about is not None:
             looked = replace(looked, fix=fix(decision.reason, about))
+        if decision.reason is Reason.CONTESTED:
+            looked = replace(looked, set_back=facts.set_back)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
 
     async def _look_at_version(
@@ -283,7 +286,7 @@ class Reconciler:
         if decision.reason in HELD_BACK:
             looked = seen.after_looking(facts.cluster, assignment, decision, now=now)
             return await self._hold_back(decision, enforcement, record, looked, request, now=now)
-        young = is_propagating(facts.prerequisites, now)
+        young, seen = is_propagating(facts.prerequisites, now), replace(seen, set_back=facts.set_back)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
     async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
@@ -318,7 +321,6 @@ class Reconciler:
         if change is None:
             raise AssertionError("a write names its change")
         claim = Claim(uuid4().hex, change, request.asked_by, cluster.resource_uid, claimed_at=now)
-        seen = replace(seen, set_back=record.set_back_by(now))
         wait = under_way(decision)
         updating = seen.after_deciding(wait, now=now)
         waiting = _waiting(None, wait.reason, request, now=now, until=now + self.look_again)

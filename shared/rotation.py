@@ -199,11 +199,13 @@ class Succession:
     """What may come after the version that a legacy cluster names.
 
     `newest` is the newest version of its key that is newer than that one and can be used now; None if there is none.
-    `rewritten` says that all its secrets are known to be rewritten since it took its version.
+    `rewritten` says that all its secrets are known to be rewritten since it took its version. `taken_back_at` is when
+    it began to name that, if the newest one was in effect before: somebody took it back.
     """
 
     newest: str | None
     rewritten: bool
+    taken_back_at: datetime | None = None
 
 
 def succession(
@@ -220,7 +222,11 @@ def succession(
     usable = [one.version for one in newer if _is_usable(one, now)]
     effective = rewrite_counts_from(replace(user, ended_at=None), adoptions)
     confirmed = effective is not None and user.rewritten_at is not None and user.rewritten_at >= effective
-    return Succession(usable[-1] if usable else None, rewritten=confirmed)
+    newest = usable[-1] if usable else None
+    mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
+    was_there = any(one.version == newest and one.effective_at is not None for one in mine)
+    since = next((one.since for one in mine if one.version == user.version), None)
+    return Succession(newest, rewritten=confirmed, taken_back_at=since if was_there else None)
 
 
 def expected(

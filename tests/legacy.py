@@ -77,7 +77,10 @@ class Scene:
 
     def name_newest(self, key: SimulatedKey) -> None:
         """Somebody updates the cluster to the newest version of a key."""
-        url = key.uri_of(key.current.version)
+        self.name(key.uri_of(key.current.version))
+
+    def name(self, url: str) -> None:
+        """Somebody updates the cluster to a version, by its URL."""
 
         def named(document: dict[str, Any]) -> None:
             document["properties"]["securityProfile"]["azureKeyVaultKms"]["keyId"] = url

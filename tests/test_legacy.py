@@ -16,6 +16,7 @@ from shared.decisions import Change, Facts, decide
 from shared.events import RewriteOrder, ShardRequest
 from shared.policy import Assignment, LegacyRotation, Mode
 from shared.reasons import Action, Reason
+from shared.records import Record
 from shared.reencryption import MOST_FAILURES, Reencryption, Rewrite
 from shared.rotation import Standing, Succession, Why, picture
 from tests.builders import KEY as BUILT_KEY
@@ -380,6 +381,37 @@ async def test_a_version_that_the_app_does_not_know_yet_is_not_gone_back_from(
     await on.settle()
 
     assert (on.named, on.writes()) == (second, 0)
+
+
+async def test_a_version_that_somebody_takes_back_twice_is_named_no_more_until_an_operator_says_so(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    first = azure.aks.clusters[on.cluster.id.lower()].kms.key_id
+    second = on.rotate()
+    await on.inspect()
+
+    async def rewrite_and_look() -> Record:
+        on.rewrite_by_hand()
+        await on.confirm()
+        ended = await on.settle()
+        on.later()
+        return ended
+
+    for _ in range(2):
+        await rewrite_and_look()
+        assert on.named == second
+        await rewrite_and_look()
+        on.name(first)
+        await on.look()
+    contested = await rewrite_and_look()
+    still = await rewrite_and_look()
+
+    assert (contested.reasons, still.reasons) == ((Reason.CONTESTED,), (Reason.CONTESTED,))
+    assert (on.writes(), on.readable()) == (2, True)
+    await on.app.reconciler.resume(on.id, asked_by="operator", now=on.now)
+    await on.settle()
+    assert (on.named, on.writes()) == (second, 3)
 
 
 def disable(on: Scene) -> None:
