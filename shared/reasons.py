@@ -387,8 +387,10 @@ _FIXES = {
         _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
     ),
     Reason.ROTATION_DUE: Fix(
-        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
-        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
+        "Rewrite all secrets, unless that was done since the last update; only then name the key's newest version in"
+        " the cluster. Or write `rotation: update` under `legacy`.",
+        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID"
+        " --azure-keyvault-kms-key-vault-network-access ACCESS",
     ),
     Reason.NOT_REENCRYPTED: Fix(
         "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
