@@ -237,10 +237,10 @@ def rotates_legacy(facts: Facts, assignment: Assignment, now: datetime) -> Decis
     reports = assignment.legacy_rotation is LegacyRotation.REPORT
     if found is None or reference is None:
         return None if reports else Decision(Action.LOOK_CLOSER, (Reason.ROTATION_UNKNOWN,))
-    due = found.newest not in {None, reference.version}
+    due = found.newest is not None
     if reports:
         return _report(Reason.ROTATION_DUE) if due else None
-    if found.rotated and not found.rewritten:
+    if not found.rewritten:
         return _shut(facts, assignment, now, due=due)
     return _rotate(facts, assignment, replace(reference, version=found.newest), now) if due else None
 
@@ -251,7 +251,8 @@ def _rotate(facts: Facts, assignment: Assignment, named: KeyReference, now: date
     if etag is None:
         return _report(Reason.NO_ETAG)
     change = Change(before, replace(before, key_url=named.url), etag)
-    return was_refused(facts, assignment, now) or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
+    kept = was_refused(facts, assignment, now) or is_contested(facts, assignment, now)
+    return kept or Decision(Action.WRITE, (Reason.TO_ROTATE,), change)
 
 
 def _shut(facts: Facts, assignment: Assignment, now: datetime, *, due: bool) -> Decision | None:

@@ -97,6 +97,16 @@ class KeyVault:
             return None
         return _key(KeyId(vault.name, name.lower()), found.properties)
 
+    async def version(self, vault: VaultId, name: str, version: str) -> Key | None:
+        """Read a key with the attributes of one version; None if there is no such version."""
+        try:
+            with translated():
+                keys = self._client(vault.subscription).keys
+                found = await keys.get_version(vault.group, vault.name, name, version)
+        except Missing:
+            return None
+        return _key(KeyId(vault.name, name.lower()), found.properties)
+
     async def create(self, asked: CreateVault) -> None:
         """Make a vault that is not there: with roles, soft delete and purge protection. Started, not waited for.
 

@@ -58,6 +58,13 @@ def obstacle(found: Prerequisites, asked: NetworkAccess | None, now: datetime) -
     return next((answer for answer in answers if answer is not None), None)
 
 
+def version_obstacle(version: Key | None, now: datetime) -> Reason | None:
+    """Return what keeps one version of a key from being named in a legacy cluster; None if nothing does."""
+    found = Prerequisites(None, version, None)
+    answers = (check(found, None, now) for check in OF_THE_KEY)
+    return next((answer for answer in answers if answer is not None), None)
+
+
 def access_obstacle(found: Prerequisites) -> Reason | None:
     """Return what the identity lacks; None if it may encrypt and decrypt, or if that can't be told."""
     crypto = found.access.crypto if found.access else Grant.UNKNOWN
@@ -156,15 +163,19 @@ def key_lacks_operations(found: Prerequisites, _asked: NetworkAccess | None, _no
     return Reason.KEY_OPERATIONS_MISSING if lacks else None
 
 
-OBSTACLES: tuple[Obstacle, ...] = (
-    vault_is_missing,
-    vault_is_not_ready,
-    vault_is_foreign,
-    vault_is_out_of_reach,
+OF_THE_KEY: tuple[Obstacle, ...] = (
     key_is_missing,
     key_is_disabled,
     key_is_not_valid_now,
     key_is_of_another_kind,
     key_lacks_operations,
+)
+
+OBSTACLES: tuple[Obstacle, ...] = (
+    vault_is_missing,
+    vault_is_not_ready,
+    vault_is_foreign,
+    vault_is_out_of_reach,
+    *OF_THE_KEY,
 )
 """Each may rely on those above it."""

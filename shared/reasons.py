@@ -296,8 +296,10 @@ _FIXES = {
         _AKS.format(verb="update") + " --disable-azure-keyvault-kms",
     ),
     Reason.ROTATION_DUE: Fix(
-        "Name the key's newest version in the cluster, or write `rotation: update` under `legacy`.",
-        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID",
+        "Rewrite all secrets, unless that was done since the last update; only then name the key's newest version in"
+        " the cluster. Or write `rotation: update` under `legacy`.",
+        _AKS.format(verb="update") + " --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID"
+        " --azure-keyvault-kms-key-vault-network-access ACCESS",
     ),
     Reason.NOT_REENCRYPTED: Fix(
         "Rewrite all secrets, `kubectl get secrets --all-namespaces -o json | kubectl replace -f -`, then say so:"
@@ -358,7 +360,7 @@ _FIXES = {
     ),
     Reason.KEY_NOT_YET_VALID: Fix("Wait until the key is valid, or bring its start forward."),
     Reason.KEY_EXPIRED: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
-    Reason.KEY_TYPE_UNSUPPORTED: Fix("Name an RSA or RSA-HSM key in the target."),
+    Reason.KEY_TYPE_UNSUPPORTED: Fix("Use an RSA or RSA-HSM key."),
     Reason.KEY_OPERATIONS_MISSING: Fix(
         "Allow the key to encrypt and decrypt.",
         _KEY.format(verb="set-attributes") + " --ops encrypt decrypt wrapKey unwrapKey",

@@ -181,7 +181,7 @@ class Reconciler:
             return record
         rewrite = rewrite_after(record, claim, step, what, ran, now=now)
         if rewrite is not None and rewrite.is_over:
-            await self.rewriter.confirm(cluster.id, rewrite)
+            await self.rewriter.confirm(cluster.id, rewrite, record.past_keys)
         never_started = what is Settlement.WITHDRAWN and claim.operation is None
         refusal = await self._refusal_after(record, cluster, claim, what, now) if never_started else None
         log.info("%s: step %s of %s of the rewrite is %s", record.cluster_id, step.chunk, step.chunks, what)
@@ -204,16 +204,18 @@ class Reconciler:
             waits_for = wait_of(record.claim.change)
             return await self._wait(waits_for, record, seen, request, now=now, after=self.look_again)
         seen = replace(seen, rewrite=record.rewrite_of(cluster))
+        succession = await self.usage.succession(cluster, now=now)
         facts = Facts(
             cluster,
             record.waiting,
             record.refusal,
-            set_back=record.set_back_by(now),
-            succession=await self.usage.succession(cluster, now=now),
+            set_back=record.set_back_by(now, succession),
+            succession=succession,
             rewrite=seen.rewrite,
         )
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
+            decision, about = await self._look_at_version(cluster, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
         if assignment.mode is Mode.ENFORCE and would_write(decision):
@@ -222,7 +224,30 @@ class Reconciler:
             after = decision.look_again - now if decision.look_again else self.look_again
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
         looked = seen.after_looking(cluster, assignment, decision, now=now)
+        if about is not None:
+            looked = replace(looked, fix=fix(decision.reason, about))
+        if decision.reason is Reason.CONTESTED:
+            looked = replace(looked, set_back=facts.set_back)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
+
+    async def _look_at_version(
+        self, cluster: Cluster, decision: Decision, assignment: Assignment, now: datetime
+    ) -> tuple[Decision, Subject | None]:
+        """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
+
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault.
+        Source: AKS docs, use-kms-etcd-encryption.
+        """
+        change = decision.change
+        named = change.after.key if isinstance(change, Change) and change.rotates else None
+        if named is None or decision.action is not Action.WRITE or assignment.mode is not Mode.ENFORCE:
+            return decision, None
+        vault = await self.usage.vault_of(named.key)
+        unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else Reason.VAULT_UNREADABLE
+        if unfit is None:
+            return decision, None
+        about = Subject(cluster.id, vault=vault, key=named.key.name, version=named.version)
+        return replace(decision, action=Action.REPORT, reasons=(unfit, Reason.ROTATION_DUE)), about
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
@@ -260,7 +285,7 @@ class Reconciler:
         if decision.reason in HELD_BACK:
             looked = seen.after_looking(facts.cluster, assignment, decision, now=now)
             return await self._hold_back(decision, enforcement, record, looked, request, now=now)
-        young = is_propagating(facts.prerequisites, now)
+        young, seen = is_propagating(facts.prerequisites, now), replace(seen, set_back=facts.set_back)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
     async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
@@ -295,7 +320,6 @@ class Reconciler:
         if change is None:
             raise AssertionError("a write names its change")
         claim = Claim(uuid4().hex, change, request.asked_by, cluster.resource_uid, claimed_at=now)
-        seen = replace(seen, set_back=record.set_back_by(now))
         wait = under_way(decision)
         updating = seen.after_deciding(wait, now=now)
         waiting = _waiting(None, wait.reason, request, now=now, until=now + self.look_again)

@@ -27,6 +27,7 @@ from shared.preparations import Preparation
 from shared.reasons import Action, Fix, Reason, fix
 from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
+from shared.rotation import Succession
 
 _OPERATION = re.compile(r"/(?:operations/([0-9a-f-]{36})|commandResults/(\w{1,64}))", re.IGNORECASE)
 
@@ -217,10 +218,16 @@ class Record:
             other.encryption,
         )
 
-    def set_back_by(self, now: datetime) -> tuple[datetime, ...]:
-        """Return when the cluster was set back, if what is decided at this look is to enforce it once more."""
+    def set_back_by(self, now: datetime, succession: Succession | None = None) -> tuple[datetime, ...]:
+        """Return when the cluster was set back, if what is decided at this look is to enforce it once more.
+
+        A legacy cluster is so if somebody took a version back, whoever had named it.
+        """
         since = self.set_back[-1] if self.set_back else None
         undone = self.enforced_at is not None and (since is None or self.enforced_at > since)
+        taken_back_at = succession.taken_back_at if succession is not None else None
+        if taken_back_at is not None and (since is None or taken_back_at > since):
+            return (*self.set_back, taken_back_at)[-CONTEST:]
         return (*self.set_back, now)[-CONTEST:] if undone else self.set_back
 
     def rewrite_of(self, cluster: Cluster) -> Rewrite | None:

@@ -207,7 +207,7 @@ def hindrance(cluster: Cluster) -> Reason | None:
 _SCRIPT = """\
 exec 2>/dev/null
 l=0 r=0 k=0 f=0
-spaces=$(kubectl get namespaces -o name) || exit 3
+spaces=$(kubectl get namespaces -o name) && [ -n "$spaces" ] || exit 3
 for s in $spaces; do
   s=${s#namespace/}
   t=$s h=0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
 from shared.errors import Throttled, Unreadable
 from shared.keyledger import KeyLedger
+from shared.keys import KeyId
 from shared.records import Settlement
 from shared.reencryption import Ran, Reencryption, Rewrite, command, fault_of, read
 
@@ -40,11 +42,12 @@ class Rewriter:
             return None
         return Ran(end.exit_code, read(step, end.printed)) if end is not None else None
 
-    async def confirm(self, cluster_id: ClusterId, rewrite: Rewrite) -> None:
-        """Remember that all secrets were rewritten, as of the start of the first chunk."""
+    async def confirm(self, cluster_id: ClusterId, rewrite: Rewrite, past_keys: Iterable[KeyId]) -> None:
+        """Remember that all secrets were rewritten, as of the start of the first chunk: of past keys too."""
         if rewrite.begun_at is None:
             raise AssertionError("a rewrite that is over has begun")
-        await self.keys.rewritten(rewrite.key, cluster_id, rewrite.resource_uid, by=BY, at=rewrite.begun_at)
+        for key in (*past_keys, rewrite.key):
+            await self.keys.rewritten(key, cluster_id, rewrite.resource_uid, by=BY, at=rewrite.begun_at)
 
 
 def end_of(step: Reencryption, ran: Ran | None, what: Settlement) -> dict[str, Any]:

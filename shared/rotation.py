@@ -198,13 +198,14 @@ def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest
 class Succession:
     """What may come after the version that a legacy cluster names.
 
-    `newest` is the newest version of its key that can be used now. `rewritten` says that all its secrets are known to
-    be rewritten since it took its version; `rotated` that it has named another one before.
+    `newest` is the newest version of its key that is newer than that one and can be used now; None if there is none.
+    `rewritten` says that all its secrets are known to be rewritten since it took its version. `taken_back_at` is when
+    it began to name that, if the newest one was in effect before: somebody took it back.
     """
 
     newest: str | None
     rewritten: bool
-    rotated: bool
+    taken_back_at: datetime | None = None
 
 
 def succession(
@@ -212,16 +213,20 @@ def succession(
 ) -> Succession:
     """Return what may come after the version that a legacy cluster names. `versions` go from oldest to newest.
 
-    A cluster that the ledger knows from its first version on has nothing else that its secrets could be written with;
-    of any other, only a confirmed rewrite shows that.
+    Only a confirmed rewrite shows what its secrets are written with, whatever the ledger knows of the cluster: it may
+    have come from another key, and two updates may have passed between two looks. A version that the ledger does not
+    know yet is older than none: what can't be put in order is not gone back from.
     """
-    mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
-    usable = [one.version for one in versions if _is_usable(one, now)]
-    current = next((one for one in mine if one.version == user.version), None)
-    effective = current.effective_at if current is not None else None
+    order = [one.version for one in versions]
+    newer = versions[order.index(user.version) + 1 :] if user.version in order else ()
+    usable = [one.version for one in newer if _is_usable(one, now)]
+    effective = rewrite_counts_from(replace(user, ended_at=None), adoptions)
     confirmed = effective is not None and user.rewritten_at is not None and user.rewritten_at >= effective
-    rotated = len({one.version for one in mine}) > 1 or user.begun_before
-    return Succession(usable[-1] if usable else None, rewritten=confirmed, rotated=rotated)
+    newest = usable[-1] if usable else None
+    mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
+    was_there = any(one.version == newest and one.effective_at is not None for one in mine)
+    since = next((one.since for one in mine if one.version == user.version), None)
+    return Succession(newest, rewritten=confirmed, taken_back_at=since if was_there else None)
 
 
 def expected(
@@ -298,6 +303,7 @@ def needs(
     seen = [replace(one, first_seen=None) for one in adoptions] if identity_shared else adoptions
     mine = {one.version: one for one in seen}
     judged = _legacy(user, mine, order) if user.is_legacy else _customer_managed(user, mine, versions, order, now)
+    judged |= _named_before(user, mine, judged)
     judged |= _in_use(user, mine, judged, now)
     return {
         version: Need(
@@ -322,15 +328,16 @@ def _newest_at(moment: datetime, dated: Sequence[tuple[KeyVersion, datetime]]) -
 def rewrite_counts_from(user: KeyUser, adoptions: Iterable[Adoption]) -> datetime | None:
     """Return from when on a rewrite of all secrets counts for a cluster's use of a key.
 
-    Of a key that it left, since it left it; of the version that it names, since that is in effect: secrets that are
-    written before still get the former version. None: not in effect yet, or a version is not named at all.
-    Source: AKS docs, use-kms-etcd-encryption.
+    Of a key that it left, since it left it; of one that it follows and whose versions it named before, since it follows
+    it; of the version that it names, since that is in effect: secrets that are written before still get the former
+    version. None: not in effect yet, or a version was never named. Source: AKS docs, use-kms-etcd-encryption.
     """
     if user.ended_at is not None:
         return user.ended_at
-    mine = (user.cluster, user.resource_uid, user.version)
-    own = (one for one in adoptions if (one.cluster, one.resource_uid, one.version) == mine)
-    return next((one.effective_at for one in own), None)
+    mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
+    if not user.is_legacy:
+        return user.since if any(one.how is How.UPDATED for one in mine) else None
+    return next((one.effective_at for one in mine if one.version == user.version), None)
 
 
 def unready(
@@ -432,6 +439,19 @@ def _legacy_standing(
     if version in slots:
         return Standing.NEEDED, Why.CURRENT if version == slots[-1] else Why.PREVIOUS_SLOT
     return (Standing.CANDIDATE, Why.REWRITTEN) if rewritten else (Standing.NEEDED, Why.NOT_REWRITTEN)
+
+
+def _named_before(user: KeyUser, mine: Mapping[str, Adoption], judged: Judged) -> Judged:
+    """The versions that a cluster named before it came to follow their key: it left legacy KMS as if for another key.
+
+    The move rewrites every secret, but nothing shows that it did.
+    """
+    rewritten = user.rewritten_at is not None and user.rewritten_at >= user.since
+    if user.is_legacy or user.gone or rewritten:
+        return {}
+    named = [version for version, one in mine.items() if one.how is How.UPDATED]
+    needed = [version for version, (standing, _) in judged.items() if standing is Standing.NEEDED]
+    return {version: (Standing.NEEDED, Why.NOT_REWRITTEN) for version in named if version not in needed}
 
 
 def _older(order: Sequence[str], known: Sequence[Adoption]) -> list[str]:

@@ -72,8 +72,11 @@ class _Use:
 
     @property
     def matters(self) -> bool:
-        """Whether anything hangs on a rewrite: AKS itself rewrites what a key without a version encrypts."""
-        return self.user.is_legacy or self.user.ended_at is not None
+        """Whether anything hangs on a rewrite: AKS itself rewrites what a key without a version encrypts.
+
+        That a cluster named versions of the same key before is no different from another key that it left.
+        """
+        return self.user.is_legacy or self.counts_from is not None
 
     @property
     def is_rewritten(self) -> bool:
@@ -261,8 +264,7 @@ class Rotator:
         return [await self._use(key, user) for key, user in users if user is not None]
 
     async def _use(self, key: KeyId, user: KeyUser) -> _Use:
-        own = await self.keys.adoption(key, user.version, user.cluster, user.resource_uid) if user.version else None
-        return _Use(key, user, rewrite_counts_from(user, [own] if own is not None else []))
+        return _Use(key, user, rewrite_counts_from(user, await self.keys.adoptions(key)))
 
 
 def _counted(uses: list[_Use], at: datetime | None, now: datetime) -> datetime:

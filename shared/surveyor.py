@@ -17,9 +17,10 @@ from shared.aks import Aks
 from shared.errors import Unreadable
 from shared.identities import Identities
 from shared.keydata import KeyData
-from shared.keys import Access, Key, KeyId, Vault, VaultId
+from shared.keys import Access, Key, KeyId, KeyReference, Vault, VaultId
 from shared.keyvault import KeyVault
-from shared.prerequisites import Prerequisites
+from shared.prerequisites import Prerequisites, version_obstacle
+from shared.reasons import Reason
 
 SHARED_FOR = timedelta(minutes=1)
 
@@ -77,6 +78,14 @@ class Surveyor:
             unreadable=ground.unreadable,
             has_identity=await self._has(identity) if identity is not None else None,
         )
+
+    async def version_obstacle(self, vault: VaultId, named: KeyReference, *, now: datetime) -> Reason | None:
+        """Look afresh at a version that a legacy cluster is to name; return what keeps it from that."""
+        try:
+            version = await self._keyvault.version(vault, named.key.name, named.version or "")
+        except Unreadable:
+            return Reason.VAULT_UNREADABLE
+        return version_obstacle(version, now)
 
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""

@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
-from shared.keys import KeyId, KeyVersion
+from shared.keys import KeyId, KeyVersion, VaultId
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
-from shared.rotation import Adoption, KeyUser, Succession, expected, succession, user_of
+from shared.rotation import Adoption, How, KeyUser, Succession, expected, succession, user_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,10 @@ class Usage:
             return None
         return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
 
+    async def vault_of(self, key: KeyId) -> VaultId | None:
+        """Return where a key lies; None if the app has never been able to read it."""
+        return (await self.keys.key(key)).vault_id
+
     async def _books(self, key: KeyId) -> Books:
         users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
         return Books(users, adoptions, (await self.keys.key(key)).versions)
@@ -102,14 +106,18 @@ class Usage:
     async def _expect(self, key: KeyId, user: KeyUser) -> None:
         """Remember which versions of its key a new user is to take up.
 
-        Its own row is written by now: whoever logs the key's first versions at this moment finds it.
+        Its own row is written by now: whoever logs the key's first versions at this moment finds it. A version that it
+        named while it had legacy KMS stays as it was: secrets may still be written with it.
         """
         known = await self.keys.key(key)
         if not known.rotations:
             await self.queues.ask_for_key(KeyRequest(key, asked_by=f"cluster:{user.cluster}"))
             return
         dated = [(one.version, one.detected_at) for one in known.rotations]
-        await self.keys.adopt(key, expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours)))
+        found = expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours))
+        before = [await self.keys.adoption(key, one.version, one.cluster, one.resource_uid) for one in found]
+        named = {one.version for one in before if one is not None and one.how is How.UPDATED}
+        await self.keys.adopt(key, [one for one in found if one.version not in named])
 
     async def _leave(self, past: Iterable[KeyId], record: Record, cluster: Cluster, now: datetime) -> None:
         """End the use of the keys that were used until now.

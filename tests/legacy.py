@@ -75,6 +75,18 @@ class Scene:
         self.later(timedelta(seconds=2))
         return self.azure.keyvault.rotate(self.vault, self.key)
 
+    def name_newest(self, key: SimulatedKey) -> None:
+        """Somebody updates the cluster to the newest version of a key."""
+        self.name(key.uri_of(key.current.version))
+
+    def name(self, url: str) -> None:
+        """Somebody updates the cluster to a version, by its URL."""
+
+        def named(document: dict[str, Any]) -> None:
+            document["properties"]["securityProfile"]["azureKeyVaultKms"]["keyId"] = url
+
+        self.azure.aks.change(self.cluster.id, named)
+
     def rewrite_by_hand(self) -> datetime:
         """Somebody rewrites the secrets; return when."""
         self.azure.aks.rewrite_secrets(self.cluster)
@@ -94,9 +106,9 @@ class Scene:
         """Whether every secret can be read."""
         return self.azure.aks.readable(self.cluster)
 
-    async def inspect(self) -> None:
-        """Look at the key."""
-        await self.app.inspector.inspect(KeyRequest(KEY, "timer"), now=self.now)
+    async def inspect(self, name: str = KEY.name) -> None:
+        """Look at the key, or at another one of its vault."""
+        await self.app.inspector.inspect(KeyRequest(KeyId(KEY.vault, name), "timer"), now=self.now)
 
     async def look(self) -> Record:
         """Look at the cluster, now."""

@@ -13,9 +13,10 @@ import pytest
 
 from local.simulator.aks.run_command import Spoiling
 from shared.decisions import Change, Facts, decide
-from shared.events import ShardRequest
+from shared.events import RewriteOrder, ShardRequest
 from shared.policy import Assignment, LegacyRotation, Mode
 from shared.reasons import Action, Reason
+from shared.records import Record
 from shared.reencryption import MOST_FAILURES, Reencryption, Rewrite
 from shared.rotation import Standing, Succession, Why, picture
 from tests.builders import KEY as BUILT_KEY
@@ -42,29 +43,25 @@ REWRITES_FIRST = (Action.REENCRYPT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE
 
 type Said = tuple[Action, tuple[Reason, ...]]
 
-TABLE: list[tuple[LegacyRotation, tuple[bool, ...], bool, tuple[bool, ...], tuple[bool, ...], Said]] = [
-    # rotation, run command, due, rewritten, rotated before
-    (REPORT, ANY, True, ANY, ANY, DUE),
-    (REPORT, ANY, False, ANY, ANY, NOT_DUE_NOT_TOLD),
-    (UPDATE, ANY, True, (True,), ANY, ROTATES),
-    (UPDATE, ANY, True, (False,), (False,), ROTATES),
-    (UPDATE, ANY, True, (False,), (True,), SHUT),
-    (UPDATE, ANY, False, ANY, ANY, NOT_DUE_NOT_TOLD),
-    (REENCRYPT, ANY, True, (True,), ANY, ROTATES),
-    (REENCRYPT, ANY, True, (False,), (False,), ROTATES),
-    (REENCRYPT, (False,), True, (False,), (True,), SHUT),
-    (REENCRYPT, (True,), True, (False,), (True,), REWRITES_FIRST),
-    (REENCRYPT, ANY, False, (True,), ANY, NOT_DUE_NOT_TOLD),
-    (REENCRYPT, ANY, False, (False,), (False,), NOT_DUE_NOT_TOLD),
-    (REENCRYPT, (False,), False, (False,), (True,), NOT_DUE_NOT_TOLD),
-    (REENCRYPT, (True,), False, (False,), (True,), REWRITES),
+TABLE: list[tuple[LegacyRotation, tuple[bool, ...], bool, tuple[bool, ...], Said]] = [
+    # rotation, run command, due, rewritten
+    (REPORT, ANY, True, ANY, DUE),
+    (REPORT, ANY, False, ANY, NOT_DUE_NOT_TOLD),
+    (UPDATE, ANY, True, (True,), ROTATES),
+    (UPDATE, ANY, True, (False,), SHUT),
+    (UPDATE, ANY, False, ANY, NOT_DUE_NOT_TOLD),
+    (REENCRYPT, ANY, True, (True,), ROTATES),
+    (REENCRYPT, (False,), True, (False,), SHUT),
+    (REENCRYPT, (True,), True, (False,), REWRITES_FIRST),
+    (REENCRYPT, ANY, False, (True,), NOT_DUE_NOT_TOLD),
+    (REENCRYPT, (False,), False, (False,), NOT_DUE_NOT_TOLD),
+    (REENCRYPT, (True,), False, (False,), REWRITES),
 ]
 CASES = [
-    (rotation, on, due, rewritten, rotated, said)
-    for rotation, ons, due, rewrittens, rotateds, said in TABLE
+    (rotation, on, due, rewritten, said)
+    for rotation, ons, due, rewrittens, said in TABLE
     for on in ons
     for rewritten in rewrittens
-    for rotated in rotateds
 ]
 
 
@@ -72,23 +69,21 @@ def assigned(rotation: LegacyRotation, *, on: bool, mode: Mode = Mode.ENFORCE) -
     return replace(assignment(mode=mode), legacy_rotation=rotation, run_command=on)
 
 
-def facts(*, due: bool = True, rewritten: bool = False, rotated: bool = True, **more: Any) -> Facts:
-    succession = Succession(OTHER_VERSION if due else VERSION, rewritten=rewritten, rotated=rotated)
+def facts(*, due: bool = True, rewritten: bool = False, **more: Any) -> Facts:
+    succession = Succession(OTHER_VERSION if due else None, rewritten=rewritten)
     return Facts(cluster(security=LEGACY), succession=succession, **more)
 
 
 def test_the_table_has_every_case_once() -> None:
-    assert len({case[:5] for case in CASES}) == len(CASES) == len(LegacyRotation) * 2**4
+    assert len({case[:4] for case in CASES}) == len(CASES) == len(LegacyRotation) * 2**3
 
 
 @pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize(("rotation", "on", "due", "rewritten", "rotated", "said"), CASES)
+@pytest.mark.parametrize(("rotation", "on", "due", "rewritten", "said"), CASES)
 def test_what_is_decided_about_a_legacy_cluster(
-    rotation: LegacyRotation, on: bool, due: bool, rewritten: bool, rotated: bool, said: Said, mode: Mode
+    rotation: LegacyRotation, on: bool, due: bool, rewritten: bool, said: Said, mode: Mode
 ) -> None:
-    decision = decide(
-        facts(due=due, rewritten=rewritten, rotated=rotated), assigned(rotation, on=on, mode=mode), MOMENT
-    )
+    decision = decide(facts(due=due, rewritten=rewritten), assigned(rotation, on=on, mode=mode), MOMENT)
 
     assert (decision.action, decision.reasons) == said
     if decision.action is Action.WRITE:
@@ -327,6 +322,145 @@ async def test_a_sweep_starts_the_rewrite_that_no_event_asks_for(
     assert await on.app.messages() > before
 
 
+async def test_a_cluster_that_comes_from_another_key_is_rewritten_before_its_key_s_next_version_is_named(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    other = azure.keyvault.add_key(on.vault, "other")
+    on.name_newest(other)
+    on.later()
+    await on.look()
+    await on.inspect("other")
+    came_with = on.named
+    on.later(timedelta(seconds=2))
+    second = azure.keyvault.rotate(on.vault, other)
+    await on.inspect("other")
+
+    shut = await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (came_with, 0, True)
+    assert (shut.action, shut.reasons) == (Action.REPORT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+    on.rewrite_by_hand()
+    await on.app.rotator.confirm(on.id, RewriteOrder("ada"), now=on.now)
+    await on.settle()
+    assert (on.named, on.writes(), on.readable()) == (second, 1, True)
+    await on.settle()
+    assert on.writes() == 1
+
+
+async def test_no_older_version_is_named_when_the_one_in_use_is_disabled(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    second = on.rotate()
+    await on.inspect()
+    await on.settle()
+    on.later()
+    on.rewrite_by_hand()
+    await on.confirm()
+    on.key.versions[second].enabled = False
+    await on.inspect()
+
+    await on.settle()
+
+    assert (on.named, on.writes()) == (second, 1)
+
+
+async def test_a_version_that_the_app_does_not_know_yet_is_not_gone_back_from(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    second = on.rotate()
+    on.name_newest(on.key)
+    on.later()
+    await on.look()
+    on.rewrite_by_hand()
+    await on.confirm()
+
+    await on.settle()
+
+    assert (on.named, on.writes()) == (second, 0)
+
+
+async def test_a_version_that_somebody_takes_back_twice_is_named_no_more_until_an_operator_says_so(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    first = azure.aks.clusters[on.cluster.id.lower()].kms.key_id
+    second = on.rotate()
+    await on.inspect()
+
+    async def rewrite_and_look() -> Record:
+        on.rewrite_by_hand()
+        await on.confirm()
+        ended = await on.settle()
+        on.later()
+        return ended
+
+    for _ in range(2):
+        await rewrite_and_look()
+        assert on.named == second
+        await rewrite_and_look()
+        on.name(first)
+        await on.look()
+    contested = await rewrite_and_look()
+    still = await rewrite_and_look()
+
+    assert (contested.reasons, still.reasons) == ((Reason.CONTESTED,), (Reason.CONTESTED,))
+    assert (on.writes(), on.readable()) == (2, True)
+    await on.app.reconciler.resume(on.id, asked_by="operator", now=on.now)
+    await on.settle()
+    assert (on.named, on.writes()) == (second, 3)
+
+
+def disable(on: Scene) -> None:
+    on.azure.keyvault.set_enabled(on.key, on.key.current.version, enabled=False)
+
+
+def make_elliptic(on: Scene) -> None:
+    on.azure.keyvault.set_key(on.key, kty="EC", operations=("sign", "verify"))
+
+
+def take_the_right(on: Scene) -> None:
+    on.azure.faults.fail_next("GET", "/versions/", 403, code="AuthorizationFailed", message="no", times=2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "fix"),
+    [
+        (disable, Reason.KEY_DISABLED, "az keyvault key set-attributes"),
+        (make_elliptic, Reason.KEY_TYPE_UNSUPPORTED, None),
+        (take_the_right, Reason.VAULT_UNREADABLE, None),
+    ],
+)
+async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_named(
+    azure: Azure,
+    account: Account,
+    opened: AsyncExitStack,
+    spoil: Callable[[Scene], None],
+    reason: Reason,
+    fix: str | None,
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.named
+    on.rotate()
+    await on.inspect()
+    spoil(on)
+
+    told = await on.look()
+    rows = await on.all_rows()
+    again = await on.look()
+
+    assert (on.named, on.writes()) == (first, 0)
+    assert (told.action, told.reasons) == (Action.REPORT, (reason, Reason.ROTATION_DUE))
+    assert told.fix is not None
+    assert fix is None or (f"{fix} " in (told.fix.command or "") and "kv-kms" in (told.fix.command or ""))
+    assert again.reasons == told.reasons
+    assert await on.all_rows() == rows
+
+
 # what an old version is needed for
 
 
@@ -385,6 +519,45 @@ async def test_what_a_cluster_has_left_is_needed_until_a_rewrite_after_that_is_c
     kept = Standing.NOT_SHOWN_UNNEEDED, Why.PREVIOUS_SLOT
     assert await standing(on) == {first: kept if how == "turned-off" else (Standing.CANDIDATE, Why.REWRITTEN)}
     assert on.commands() == []
+
+
+async def test_a_cluster_that_comes_to_follow_its_key_needs_what_it_named_until_a_rewrite_is_confirmed(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    first = on.named
+    on.rotate()
+    on.name_newest(on.key)
+    await on.look()
+    follows = {"azureKeyVaultKms": {"enabled": True, "keyId": on.key.uri, "keyVaultNetworkAccess": "Public"}}
+    profile = {**follows, "kubernetesResourceObjectEncryptionProfile": {"infrastructureEncryption": "Enabled"}}
+    azure.aks.change(on.cluster.id, lambda document: document["properties"].update(securityProfile=profile))
+    on.later()
+    await on.look()
+    on.later(timedelta(days=2))
+    await on.inspect()
+
+    needed = await standing(on)
+    await on.app.rotator.confirm(on.id, RewriteOrder("ada"), now=on.now)
+
+    assert needed[first] == (Standing.NEEDED, Why.NOT_REWRITTEN)
+    assert (await standing(on))[first] == (Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE)
+
+
+async def test_a_rewrite_by_run_command_counts_for_the_key_that_the_cluster_left(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    left = on.named
+    on.name_newest(azure.keyvault.add_key(on.vault, "other"))
+    on.later()
+    await on.look()
+    await on.inspect("other")
+
+    await on.settle()
+
+    assert (await standing(on))[left] == (Standing.NOT_SHOWN_UNNEEDED, Why.PREVIOUS_SLOT)
+    assert [user.rewritten_by for user in await on.app.keys.users(KEY)] == ["run-command"]
 
 
 # any order of all this

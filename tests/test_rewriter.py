@@ -326,8 +326,11 @@ def test_who_may_not_list_namespaces_prints_nothing(shell: str, pods: FakeCluste
     assert pods.run(shell, whole()) == (3, "", "")
 
 
-def test_a_pod_without_kubectl_prints_nothing(shell: str, pods: FakeCluster) -> None:
-    (pods.folder / "bin" / "kubectl").write_text("#!/bin/sh\nexit 127\n")
+@pytest.mark.parametrize("code", [127, 0], ids=["without", "silent"])
+def test_a_pod_without_kubectl_or_with_one_that_says_nothing_prints_nothing(
+    shell: str, pods: FakeCluster, code: int
+) -> None:
+    (pods.folder / "bin" / "kubectl").write_text(f"#!/bin/sh\nexit {code}\n")
 
     assert pods.run(shell, whole()) == (3, "", "")
 
