@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import Any
 
@@ -45,6 +45,7 @@ from shared.tables import (
 
 _KEY_ROW = "k"
 _REFUSED_ROW = "refused"
+_ASKED_ROW = "asked"
 _ALL_KEYS = "keys"
 _READ, _MOST_READS = 500, 10
 _ROTATION_POLICY = TypeAdapter(RotationPolicy)
@@ -54,6 +55,9 @@ _REPLACE = {"mode": UpdateMode.REPLACE}
 _MERGE = {"mode": UpdateMode.MERGE}
 _NAMED = (SHOWN, 3, 1, 0)
 """So many clusters each finding names, the first of these that lets all findings fit into one property."""
+
+_ASKED_LATELY = timedelta(minutes=5)
+"""So long a look that was asked for may take to begin before it is asked for again."""
 
 _MOST_FINDINGS = 200
 """So many fit without naming anybody. Those that stop somebody come first."""
@@ -319,6 +323,29 @@ class KeyLedger:
         row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
+
+    async def asks_first(self, key: KeyId, now: datetime) -> bool:
+        """Return whether a look at a key that nobody has looked at is to be asked for: nobody did a short while ago.
+
+        Of many who ask at once one is told so. Its message may be lost with it: a while later somebody else asks.
+        """
+        row = {"PartitionKey": key_partition(key), "RowKey": _ASKED_ROW, "at": now}
+        with translated(writing=True):
+            try:
+                await self._tables["rotations"].create_entity(row)
+            except ResourceExistsError:
+                pass
+            else:
+                return True
+        known = await self._tables.get("rotations", key_partition(key), _ASKED_ROW)
+        if known is None or now - known["at"] < _ASKED_LATELY:
+            return False
+        with translated(writing=True):
+            try:
+                await self._tables["rotations"].update_entity(row, mode=UpdateMode.REPLACE, **only_if(etag_of(known)))
+            except (ResourceModifiedError, ResourceNotFoundError):
+                return False
+        return True
 
     async def heard(self, key: KeyId, event: str, now: datetime) -> datetime | None:
         """Remember that an event said something of a key; return when it first did, None if it was answered since."""

@@ -49,7 +49,7 @@ class Usage:
         if summed_up == record.use:
             return record
         if key is not None and user is not None and await self.keys.use(key, user, in_effect=in_effect, now=now):
-            await self._expect(key, user)
+            await self._expect(key, user, now)
         past = _past(record, key)
         if in_effect:
             await self._leave(past, record, cluster, now)
@@ -99,13 +99,16 @@ class Usage:
         for key in keys_of(record):
             await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=None, now=now)
 
-    async def _expect(self, key: KeyId, user: KeyUser) -> None:
+    async def _expect(self, key: KeyId, user: KeyUser, now: datetime) -> None:
         """Remember which versions of its key a new user is to take up.
 
-        Its own row is written by now: whoever logs the key's first versions at this moment finds it.
+        Its own row is written by now: whoever logs the key's first versions at this moment finds it. So of a fleet
+        that is seen for the first time, one cluster asks for a look at its key and not each.
         """
         known = await self.keys.key(key)
         if not known.rotations:
+            if not await self.keys.asks_first(key, now):
+                return
             await self.queues.ask_for_key(KeyRequest(key, asked_by=f"cluster:{user.cluster}"))
             return
         dated = [(one.version, one.detected_at) for one in known.rotations]

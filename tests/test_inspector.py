@@ -219,6 +219,25 @@ async def test_more_versions_than_one_page_holds_are_all_logged(
     assert len(await how(app)) == 13
 
 
+async def test_of_a_fleet_that_is_seen_for_the_first_time_one_cluster_asks_for_a_look_at_its_key(
+    app: Product, azure: Azure, key: SimulatedKey
+) -> None:
+    fleet = [azure.aks.add(f"aks-{n}", encryption="customer-managed", key_id=key.uri) for n in range(12)]
+
+    await asyncio.gather(*(app.look(one) for one in fleet))
+    first = await taken(app, "keys")
+    late = azure.aks.add("aks-late", encryption="customer-managed", key_id=key.uri)
+    await app.look(late, now=NOW + timedelta(minutes=4))
+    meanwhile = await taken(app, "keys")
+    later = azure.aks.add("aks-later", encryption="customer-managed", key_id=key.uri)
+    await app.look(later, now=NOW + timedelta(minutes=6))
+
+    assert (len(first), meanwhile) == (1, [])
+    assert len(await taken(app, "keys")) == 1, "the first message may have been lost with its sender"
+    await app.inspector.inspect(KeyRequest.decode(first[0]), now=NOW + timedelta(minutes=7))
+    assert len({one.cluster for one in await app.keys.adoptions(KEY)}) == 14
+
+
 async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(app: Product, azure: Azure) -> None:
     vault_id = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms-weu")
     for run in ("sweep-1", "sweep-2"):
