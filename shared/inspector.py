@@ -24,15 +24,15 @@ from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, untold
 from shared.keyledger import KeyLedger, user_name
-from shared.keyrecords import KnownKey, Rotation, detected, summary_of
-from shared.keys import Grant, KeyVersion, Vault, VaultId
+from shared.keyrecords import KnownKey, Rotation, current_last, detected, made_at_once, summary_of
+from shared.keys import Grant, KeyId, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import PolicyInForce
 from shared.queues import KEYS, Queues
 from shared.recorder import Recorder
 from shared.records import Activity
-from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
+from shared.rotation import Adoption, How, KeyUser, Need, expected, picture, put_off
 from shared.sightings import log_window, merged, seen
 from shared.telemetry import Line, about_request, logger, saying
 
@@ -124,7 +124,7 @@ class Inspector:
         await self._log_versions(known, adoptions, request, now)
         logged = await self.keys.key(request.key)
         users = await self.keys.users(request.key)
-        adoptions += await self._expect(logged, users, adoptions)
+        adoptions = await self._expect(logged, users, adoptions, now)
         await self._answer(request, users, now)
         adoptions, logs_read = await self._see(logged, users, adoptions, now)
         await self._look_at_key(logged, users, adoptions, request, now, logs_read=logs_read)
@@ -135,7 +135,10 @@ class Inspector:
     ) -> None:
         vault = await self._vault(known, request)
         versions = await self._versions(vault, known, adoptions, request, now) if vault else None
-        await self.keys.add_rotations(self._detected(known, versions or (), request, now))
+        found = self._detected(known, versions or (), request, now)
+        if vault is not None and made_at_once(found):
+            found = current_last(found, await self._current(vault, request.key))
+        await self.keys.add_rotations(found)
         if versions is not None:
             await self._log_changes(known, versions, request, now)
         if vault is not None and versions is not None and known.vault_id is None:
@@ -147,7 +150,7 @@ class Inspector:
         """Take over what somebody changed of versions that were logged: enabled or not, from when, until when."""
         read = {version.version: version for version in versions}
         changed = [
-            replace(one, version=read[one.version.version])
+            replace(one, version=_as_seen(one.version, read[one.version.version], now))
             for one in known.rotations
             if read.get(one.version.version, one.version) != one.version
         ]
@@ -201,15 +204,25 @@ class Inspector:
             await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
             return None
 
+    async def _current(self, vault: VaultId, key: KeyId) -> str | None:
+        """Return the version that a vault calls current; None where that can't be told."""
+        try:
+            found = await self.keyvault.key(vault, key.name)
+        except Unreadable:
+            return None
+        return found.version if found is not None else None
+
     async def _expect(
-        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption]
+        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption], now: datetime
     ) -> list[Adoption]:
-        """Remember which users are to take up which versions by when; return what is new of it."""
+        """Remember which users are to take up which versions by when; return all adoptions."""
         dated = [(one.version, one.detected_at) for one in logged.rotations]
         hours = timedelta(hours=self.policy.keys.adoption_hours)
         found = expected(users, adoptions, dated, hours)
         await self.keys.adopt(logged.key, found)
-        return found
+        later = put_off(adoptions, dated, hours, now)
+        await self.keys.put_off(logged.key, later)
+        return merged(adoptions, [*found, *later])
 
     async def _see(
         self, logged: KnownKey, users: Sequence[KeyUser], adoptions: list[Adoption], now: datetime
@@ -362,6 +375,12 @@ class Inspector:
                 await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
 
         await asyncio.gather(*(ask(user.cluster) for user in users))
+
+
+def _as_seen(before: KeyVersion, read: KeyVersion, now: datetime) -> KeyVersion:
+    """A version as it was read, with since when it is enabled again."""
+    again = before.enabled is False and read.enabled is not False
+    return replace(read, enabled_since=now if again else before.enabled_since)
 
 
 def _log_risks(known: KnownKey) -> None:

@@ -53,6 +53,7 @@ _SUMMARY = TypeAdapter(KeySummary)
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _REPLACE = {"mode": UpdateMode.REPLACE}
 _MERGE = {"mode": UpdateMode.MERGE}
+_DEADLINE = ("PartitionKey", "RowKey", "expectedBy")
 _NAMED = (SHOWN, 3, 1, 0)
 """So many clusters each finding names, the first of these that lets all findings fit into one property."""
 
@@ -186,6 +187,16 @@ class KeyLedger:
         for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
             operations: list[Operation] = [
                 (TransactionOperation.UPSERT, _seen_values(key, one), _MERGE) for one in batch
+            ]
+            if not await self._tables.transact("rotations", operations):
+                raise LostRace(str(key))
+
+    async def put_off(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
+        """Remember when adoptions are expected instead, and of them that alone."""
+        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
+            rows = [_adoption_values(key, one) for one in batch]
+            operations: list[Operation] = [
+                (TransactionOperation.UPSERT, {name: row[name] for name in _DEADLINE}, _MERGE) for row in rows
             ]
             if not await self._tables.transact("rotations", operations):
                 raise LostRace(str(key))
@@ -451,6 +462,7 @@ def _attributes(version: KeyVersion) -> dict[str, Any]:
         "notBefore": version.not_before,
         "expires": version.expires,
         "updated": version.updated,
+        "enabledSince": version.enabled_since,
     }
 
 
@@ -488,6 +500,7 @@ def _rotation(row: Row) -> Rotation:
         not_before=row.get("notBefore"),
         expires=row.get("expires"),
         updated=row.get("updated"),
+        enabled_since=row.get("enabledSince"),
     )
     return Rotation(
         KeyId(*row["PartitionKey"].split("|")),

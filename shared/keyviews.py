@@ -137,7 +137,9 @@ def version_view(
     Where none are named they are the first hundred, those that need it before the others.
     """
     rotation = next((one for one in known.rotations if one.version.version == version), None)
-    deadlines = [one.expected_by for one in adoptions if one.version == version and one.expected_by is not None]
+    disabled = rotation is not None and rotation.version.enabled is False
+    awaited = [] if disabled else [one for one in adoptions if one.version == version]
+    deadlines = [one.expected_by for one in awaited if one.expected_by is not None]
     return _detection(version, rotation) | {
         "expectedBy": told(max(deadlines, default=None)),
         "standing": standing(needs),

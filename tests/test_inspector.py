@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from shared.keyrecords import Detection
 from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
-from shared.rotation import KeyUser
+from shared.rotation import KeyUser, Why, picture
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -247,6 +247,50 @@ async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(a
     await app.inspector.inspect(KeyRequest(KEY, "timer", vault_id, run="sweep-3"), now=NOW)
 
     assert set((await how(app)).values()) == {Detection.BASELINE}
+
+
+async def test_of_versions_made_within_one_second_the_newest_is_the_one_that_the_vault_calls_current(
+    app: Product, key: SimulatedKey
+) -> None:
+    first = key.current
+    key.versions["0" * 32] = replace(first, version="0" * 32)
+
+    await app.inspector.inspect(SWEPT, now=NOW)
+
+    assert [one.version for one in (await app.keys.key(KEY)).versions] == [first.version, "0" * 32]
+    await assert_nothing_more_is_written(app, SWEPT)
+
+
+async def test_a_version_that_was_disabled_is_expected_six_hours_after_it_was_seen_enabled_again(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    old, hour = key.current.version, timedelta(hours=1)
+    start = azure.clock.now()
+    azure.clock.advance(timedelta(minutes=5))
+    new = azure.keyvault.rotate(vault, key)
+    for after, enabled in ((hour, True), (2 * hour, False), (48 * hour, True)):
+        azure.keyvault.set_enabled(key, new, enabled=enabled)
+        await app.inspector.inspect(SWEPT, now=start + after)
+    again = start + 48 * hour
+
+    assert await deadlines(app, new) == [again + 6 * hour]
+    assert await standings(app, again + hour) == {old: Why.NOT_LEFT, new: Why.ADOPTING}
+    assert await standings(app, again + 7 * hour) == {old: Why.NO_EVIDENCE, new: Why.CURRENT}
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(SWEPT, now=again + hour)
+    assert await app.rows("rotations") == rows
+
+
+async def deadlines(app: Product, version: str) -> list[datetime | None]:
+    return [one.expected_by for one in await app.keys.adoptions(KEY) if one.version == version]
+
+
+async def standings(app: Product, now: datetime) -> dict[str, Why]:
+    """Why each version stands as it does with the one cluster that there is."""
+    known = await app.keys.key(KEY)
+    found = picture(await app.keys.users(KEY), await app.keys.adoptions(KEY), known.versions, now)
+    return {version: need.why for version, (need,) in found.items()}
 
 
 # what a vault says besides a new version
