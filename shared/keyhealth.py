@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from shared.clusters import ClusterId
-from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultNetwork
+from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultId, VaultNetwork
 from shared.policy import Keys
 from shared.prerequisites import risk_of
-from shared.reasons import Reason
+from shared.reasons import Fix, Reason, Subject, fix
 from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, shared_identities
 
 SHOWN = 10
@@ -107,6 +107,40 @@ def findings(
     """
     known = {(finding.reason, finding.version): finding for finding in before}
     return tuple(_finding(concern, known.get(concern[:2]), everything_told, now) for concern in found)
+
+
+def out_of_sight(before: Sequence[Finding], users: Sequence[KeyUser], now: datetime) -> tuple[Finding, ...]:
+    """Return the findings about a key at which nobody may look: nothing shows that those from before are over.
+
+    A vault that no list shows is out of sight too: absence from a list is no proof that it is gone.
+    """
+    concern: Concern = (Reason.VAULT_UNREADABLE, None, [user.cluster for user in users if user.ended_at is None])
+    others = tuple(one for one in before if one.reason is not Reason.VAULT_UNREADABLE)
+    return (*others, *findings([concern], before, everything_told=False, now=now))
+
+
+_EXPIRED = frozenset({Reason.KEY_EXPIRED, Reason.VERSION_EXPIRED})
+_FOUND_AS: Mapping[Reason, frozenset[Reason]] = {
+    Reason.KEY_EXPIRED: _EXPIRED,
+    Reason.KEY_NEAR_EXPIRY: _EXPIRED | {Reason.KEY_NEAR_EXPIRY, Reason.VERSION_NEAR_EXPIRY},
+}
+
+
+def is_found(found: Sequence[Finding], cause: Reason, version: str | None) -> bool:
+    """Return whether what an event said of a version is told as a finding. `version` is None for the newest one."""
+    return any(one.reason in _FOUND_AS.get(cause, ()) and one.version == version and one.count for one in found)
+
+
+_RECOVERED = {Reason.KEY_MISSING: Reason.KEY_DELETED, Reason.VAULT_MISSING: Reason.VAULT_DELETED}
+
+
+def mend(finding: Finding, vault: VaultId | None, key: str) -> Fix | None:
+    """Return what an operator can do about a finding; None where there is nothing to do.
+
+    What clusters use has to be recovered: made anew under its name, it could not read their secrets.
+    """
+    reason = _RECOVERED.get(finding.reason, finding.reason) if finding.count else finding.reason
+    return fix(reason, Subject(vault=vault, key=key, version=finding.version))
 
 
 def untold(found: Sequence[Finding]) -> list[Finding]:

@@ -242,11 +242,11 @@ class KeyLedger:
             with translated(writing=True), suppress(ResourceExistsError):
                 await self._tables["rotations"].create_entity(_rotation_row(rotation))
 
-    async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
+    async def lies_in(self, key: KeyId, vault: VaultId, *, first_seen: datetime | None = None) -> None:
         """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
-        row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
+        row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": first_seen}
         with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def remember_key_state(self, known: KnownKey) -> KnownKey:
         """Remember what was seen of a key besides its versions, and list it among all keys.

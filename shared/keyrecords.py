@@ -156,11 +156,15 @@ def made_at_once(found: Sequence[Rotation]) -> bool:
     return len({one.version.created for one in found}) < len(found)
 
 
-def current_last(found: Iterable[Rotation], current: str | None) -> tuple[Rotation, ...]:
-    """Return versions that one look found, the one that its vault calls current as detected after the others."""
+def current_last(found: Sequence[Rotation], current: str | None) -> tuple[Rotation, ...]:
+    """Return versions that one look found; those made with the current one count as detected a moment before it."""
+    made = {one.version.created for one in found if one.version.version == current}
     moment = timedelta(microseconds=1)
     return tuple(
-        replace(one, detected_at=one.detected_at + moment) if one.version.version == current else one for one in found
+        replace(one, detected_at=one.detected_at - moment)
+        if one.version.created in made and one.version.version != current
+        else one
+        for one in found
     )
 
 
