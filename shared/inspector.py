@@ -122,13 +122,15 @@ class Inspector:
 
     async def _inspect(self, known: KnownKey, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         adoptions = await self.keys.adoptions(request.key)
-        vault = await self._log_versions(known, adoptions, request, now)
+        vault, missing = await self._log_versions(known, adoptions, request, now)
         logged = await self.keys.key(request.key)
         users = await self.keys.users(request.key)
         adoptions = await self._expect(logged, users, adoptions, now)
         event = await self._hear(request, users, now)
         adoptions, logs_read = await self._see(logged, users, adoptions, now)
-        found = await self._look_at_key(logged, users, adoptions, request, now, vault=vault, logs_read=logs_read)
+        found = await self._look_at_key(
+            logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
+        )
         if event is not None:
             standings = picture(users, adoptions, logged.versions, now)
             await self._answer(request, event, logged, found, users, standings=standings)
@@ -136,19 +138,21 @@ class Inspector:
 
     async def _log_versions(
         self, known: KnownKey, adoptions: Sequence[Adoption], request: KeyRequest, now: datetime
-    ) -> VaultId | None:
-        """Log what is new of the key's versions; return where it lies, or where it is said to lie."""
+    ) -> tuple[VaultId | None, frozenset[str]]:
+        """Log what is new of the key's versions; return where it lies, or is said to lie, and those that are gone."""
         vault, versions = await self._read(known, adoptions, request, now)
         found = self._detected(known, versions or (), request, now)
         if vault is not None and made_at_once(found):
             found = current_last(found, await self._current(vault, request.key))
         await self.keys.add_rotations(found)
         if versions is None:
-            return vault
+            return vault, frozenset()
         await self._log_changes(known, versions, request, now)
         if vault is not None and vault != known.vault_id:
             await self.keys.lies_in(request.key, vault, first_seen=now if known.vault_id is None else None)
-        return vault
+        there = {version.version for version in versions}
+        shown = {one.version for one in known.versions if one.created is not None}
+        return vault, frozenset(shown & _watched(known, adoptions) - there)
 
     async def _log_changes(
         self, known: KnownKey, versions: Sequence[KeyVersion], request: KeyRequest, now: datetime
@@ -161,7 +165,10 @@ class Inspector:
             if read.get(one.version.version, one.version) != one.version
         ]
         await self.keys.changed(changed)
+        learned = {one.version for one in known.versions if one == KeyVersion(one.version)}
         for one in changed:
+            if one.version.version in learned:  # announced before it could be read: nobody changed it
+                continue
             said = {
                 "askedBy": request.asked_by,
                 "version": one.version.version,
@@ -227,9 +234,7 @@ class Inspector:
 
     async def _versions(self, vault: VaultId, known: KnownKey, adoptions: Sequence[Adoption]) -> tuple[KeyVersion, ...]:
         """Read the versions that are new, new enough, or named by a cluster."""
-        watched = {version.version for version in known.versions[-_ALWAYS_READ:]}
-        watched |= {one.version for one in adoptions if one.how is How.UPDATED}
-        passed_over = {version.version for version in known.versions} - watched
+        passed_over = {version.version for version in known.versions} - _watched(known, adoptions)
         return await self.keyvault.versions(vault, known.key, but=passed_over)
 
     async def _current(self, vault: VaultId, key: KeyId) -> str | None:
@@ -319,6 +324,7 @@ class Inspector:
         now: datetime,
         *,
         vault: VaultId | None,
+        missing: frozenset[str],
         logs_read: bool | None,
     ) -> tuple[Finding, ...]:
         """Look at the key besides its versions: what is wrong with it, and which clusters that would stop.
@@ -332,7 +338,7 @@ class Inspector:
         summary = summary_of(known.versions, users, standings)
         seen = replace(known, last_run=request.run or known.last_run, summary=summary)
         if facts is not None:
-            facts = replace(facts, adoptions=adoptions, logs_read=logs_read)
+            facts = replace(facts, adoptions=adoptions, logs_read=logs_read, missing=missing)
             found = findings(
                 concerns(facts, self.policy.keys, now),
                 known.findings,
@@ -438,6 +444,11 @@ class Inspector:
                 await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
 
         await asyncio.gather(*(ask(user.cluster) for user in users))
+
+
+def _watched(known: KnownKey, adoptions: Sequence[Adoption]) -> set[str]:
+    newest = {version.version for version in known.versions[-_ALWAYS_READ:]}
+    return newest | {one.version for one in adoptions if one.how is How.UPDATED}
 
 
 def _as_seen(before: KeyVersion, read: KeyVersion, now: datetime) -> KeyVersion:

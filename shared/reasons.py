@@ -158,6 +158,8 @@ class Reason(StrEnum):
     """The key never rotates by itself."""
     EXPIRY_STAMPED = "expiry-stamped"
     """The key's rotation policy makes versions expire, and a legacy cluster still needs this one."""
+    VERSION_MISSING = "version-missing"
+    """A version of the key that clusters may still need is not in the vault any more: the key was made anew."""
     VERSION_DISABLED = "version-disabled"
     """An old version of the key that clusters still need is disabled."""
     VERSION_EXPIRED = "version-expired"
@@ -363,6 +365,10 @@ _FIXES = {
     Reason.EXPIRY_STAMPED: Fix(
         "Move the version's expiry, and take the expiry out of the key's rotation policy.",
         _KEY.format(verb="rotation-policy show"),
+    ),
+    Reason.VERSION_MISSING: Fix(
+        "Find a backup of the former key, and ask Azure support: without that version these clusters may have to be"
+        " created anew."
     ),
     Reason.VERSION_DISABLED: Fix(
         "Enable the version.", _KEY.format(verb="set-attributes") + " --version {version} --enabled true"

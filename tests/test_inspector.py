@@ -293,6 +293,38 @@ async def standings(app: Product, now: datetime) -> dict[str, Why]:
     return {version: need.why for version, (need,) in found.items()}
 
 
+async def test_a_version_that_is_learned_of_after_its_event_was_changed_by_nobody(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    version = azure.keyvault.rotate(vault, key)
+    azure.faults.fail_next("GET", "/versions", 403, code="AuthorizationFailed", message="no")
+    await app.inspector.inspect(announced(vault, version), now=NOW)
+
+    await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
+
+    read = next(one for one in (await app.keys.key(KEY)).versions if one.version == version)
+    assert read.created is not None
+    assert [row for row in await app.rows("activity") if row["kind"] == "version-changed"] == []
+
+
+async def test_a_key_that_was_purged_and_made_anew_stops_all_who_used_its_versions(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1", "aks-2")
+    lost, day = key.current.version, timedelta(days=1)
+    azure.keyvault.delete_key(key)
+    del vault.deleted_keys[key.name]
+    azure.clock.advance(timedelta(minutes=1))
+    anew = azure.keyvault.add_key(vault, "etcd")
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+    await app.look(azure.aks.add("aks-3", encryption="customer-managed", key_id=anew.uri), now=azure.clock.now())
+
+    for when in (timedelta(), day):
+        await app.inspector.inspect(SWEPT, now=azure.clock.now() + when)
+        found = [one for one in (await app.keys.key(KEY)).findings if one.reason is Reason.VERSION_MISSING]
+        assert [(one.version, one.count) for one in found] == [(lost, 2)], when
+
+
 # where a key lies
 
 
