@@ -552,6 +552,9 @@ def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datet
 
 
 def _is_usable(version: KeyVersion, now: datetime) -> bool:
+    """Whether a version can be used now. Of one that an event alone named, nobody has seen that it is there."""
+    if version == KeyVersion(version.version):
+        return False
     begun = version.not_before is None or version.not_before <= now
     return version.enabled is not False and begun and not _is_past(version.expires, now)
 

@@ -25,6 +25,7 @@ from shared.rotation import (
     picture,
     put_off,
     standing,
+    succession,
     usable_from,
     user_of,
 )
@@ -342,6 +343,14 @@ def test_a_version_stands_as_the_cluster_that_needs_it_most(found: list[Standing
     each = [Need(CLUSTER_ID, RESOURCE_UID, one, Why.CURRENT) for one in found]
 
     assert standing(each) is expected
+
+
+def test_no_cluster_is_moved_to_a_version_that_an_event_alone_has_named() -> None:
+    announced = KeyVersion("f" * 32)
+
+    found = succession(legacy(), [], [*VERSIONS, announced], NOW)
+
+    assert found.newest == NEW
 
 
 # what is expected
