@@ -9,7 +9,8 @@ lost. Its baseline is taken by the first look that can read the vault.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import batched
@@ -22,17 +23,17 @@ from shared.clusters import ClusterId
 from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
-from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, untold
+from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, is_found, out_of_sight, untold
 from shared.keyledger import KeyLedger, user_name
-from shared.keyrecords import KnownKey, Rotation, detected, summary_of
-from shared.keys import Grant, KeyVersion, Vault, VaultId
+from shared.keyrecords import KnownKey, Rotation, current_last, detected, made_at_once, summary_of
+from shared.keys import Grant, KeyId, KeyVersion, Vault, VaultId
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import PolicyInForce
 from shared.queues import KEYS, Queues
 from shared.recorder import Recorder
 from shared.records import Activity
-from shared.rotation import Adoption, How, KeyUser, Need, expected, picture
+from shared.rotation import Adoption, How, KeyUser, Need, Standing, expected, picture, put_off
 from shared.sightings import log_window, merged, seen
 from shared.telemetry import Line, about_request, logger, saying
 
@@ -121,25 +122,37 @@ class Inspector:
 
     async def _inspect(self, known: KnownKey, request: KeyRequest, now: datetime) -> tuple[Rotation, ...]:
         adoptions = await self.keys.adoptions(request.key)
-        await self._log_versions(known, adoptions, request, now)
+        vault, missing = await self._log_versions(known, adoptions, request, now)
         logged = await self.keys.key(request.key)
         users = await self.keys.users(request.key)
-        adoptions += await self._expect(logged, users, adoptions)
-        await self._answer(request, users, now)
+        adoptions = await self._expect(logged, users, adoptions, now)
+        event = await self._hear(request, users, now)
         adoptions, logs_read = await self._see(logged, users, adoptions, now)
-        await self._look_at_key(logged, users, adoptions, request, now, logs_read=logs_read)
+        found = await self._look_at_key(
+            logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
+        )
+        if event is not None:
+            standings = picture(users, adoptions, logged.versions, now)
+            await self._answer(request, event, logged, found, users, standings=standings)
         return await self._fan_out(logged, users, now)
 
     async def _log_versions(
         self, known: KnownKey, adoptions: Sequence[Adoption], request: KeyRequest, now: datetime
-    ) -> None:
-        vault = await self._vault(known, request)
-        versions = await self._versions(vault, known, adoptions, request, now) if vault else None
-        await self.keys.add_rotations(self._detected(known, versions or (), request, now))
-        if versions is not None:
-            await self._log_changes(known, versions, request, now)
-        if vault is not None and versions is not None and known.vault_id is None:
-            await self.keys.first_seen(request.key, vault, now)
+    ) -> tuple[VaultId | None, frozenset[str]]:
+        """Log what is new of the key's versions; return where it lies, or is said to lie, and those that are gone."""
+        vault, versions = await self._read(known, adoptions, request, now)
+        found = self._detected(known, versions or (), request, now)
+        if vault is not None and made_at_once(found):
+            found = current_last(found, await self._current(vault, request.key))
+        await self.keys.add_rotations(found)
+        if versions is None:
+            return vault, frozenset()
+        await self._log_changes(known, versions, request, now)
+        if vault is not None and vault != known.vault_id:
+            await self.keys.lies_in(request.key, vault, first_seen=now if known.vault_id is None else None)
+        there = {version.version for version in versions}
+        shown = {one.version for one in known.versions if one.created is not None}
+        return vault, frozenset(shown & _watched(known, adoptions) - there)
 
     async def _log_changes(
         self, known: KnownKey, versions: Sequence[KeyVersion], request: KeyRequest, now: datetime
@@ -147,12 +160,15 @@ class Inspector:
         """Take over what somebody changed of versions that were logged: enabled or not, from when, until when."""
         read = {version.version: version for version in versions}
         changed = [
-            replace(one, version=read[one.version.version])
+            replace(one, version=_as_seen(one.version, read[one.version.version], now))
             for one in known.rotations
             if read.get(one.version.version, one.version) != one.version
         ]
         await self.keys.changed(changed)
+        learned = {one.version for one in known.versions if one == KeyVersion(one.version)}
         for one in changed:
+            if one.version.version in learned:  # announced before it could be read: nobody changed it
+                continue
             said = {
                 "askedBy": request.asked_by,
                 "version": one.version.version,
@@ -170,46 +186,76 @@ class Inspector:
         event_id = request.asked_by.removeprefix("event:") if announced else None
         return detected(known, versions, announced, event_id, now)
 
-    async def _vault(self, known: KnownKey, request: KeyRequest) -> VaultId | None:
-        if request.vault or known.vault_id:
-            return request.vault or known.vault_id
+    async def _read(
+        self, known: KnownKey, adoptions: Sequence[Adoption], request: KeyRequest, now: datetime
+    ) -> tuple[VaultId | None, tuple[KeyVersion, ...] | None]:
+        """Read a key's versions where it was seen last, where it is said to lie, or wherever its vault is found.
+
+        A vault may have been moved, and a policy may name another: one that is not there hides none that is. None
+        where the app may not read them, or they are not there.
+        """
+        first: VaultId | None = None
+        refused: Unreadable | None = None
+        async with aclosing(self._places(known, request)) as places:
+            async for vault in places:
+                first = first or vault
+                try:
+                    return vault, await self._versions(vault, known, adoptions)
+                except Missing:
+                    continue
+                except Unreadable as error:
+                    refused = error
+                    if vault == known.vault_id:
+                        break
+                    first = first if known.vault_id is not None else vault
+        if refused is not None:
+            await self._note_unreadable(request, refused, now)
+        return first, None
+
+    async def _places(self, known: KnownKey, request: KeyRequest) -> AsyncGenerator[VaultId]:
+        told = [vault for vault in dict.fromkeys((known.vault_id, request.vault)) if vault is not None]
+        for vault in told:
+            yield vault
+        found = await self._find(request)
+        if found is not None and found not in told:
+            yield found
+
+    async def _find(self, request: KeyRequest) -> VaultId | None:
         subscriptions = self.subscriptions or tuple(await self.aks.subscriptions())
         found = await self.keyvault.find(request.key.vault, subscriptions)
         if found is None:
             log.warning("%s: no readable subscription shows this vault", request.key)
         return found
 
-    async def _versions(
-        self,
-        vault: VaultId,
-        known: KnownKey,
-        adoptions: Sequence[Adoption],
-        request: KeyRequest,
-        now: datetime,
-    ) -> tuple[KeyVersion, ...] | None:
-        """Read the versions that are new, new enough, or named by a cluster; None where the app may not read them."""
-        watched = {version.version for version in known.versions[-_ALWAYS_READ:]}
-        watched |= {one.version for one in adoptions if one.how is How.UPDATED}
-        passed_over = {version.version for version in known.versions} - watched
+    async def _note_unreadable(self, request: KeyRequest, error: Unreadable, now: datetime) -> None:
+        log.warning("%s: its versions can't be read: %s", request.key, error)
+        said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
+        await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
+
+    async def _versions(self, vault: VaultId, known: KnownKey, adoptions: Sequence[Adoption]) -> tuple[KeyVersion, ...]:
+        """Read the versions that are new, new enough, or named by a cluster."""
+        passed_over = {version.version for version in known.versions} - _watched(known, adoptions)
+        return await self.keyvault.versions(vault, known.key, but=passed_over)
+
+    async def _current(self, vault: VaultId, key: KeyId) -> str | None:
+        """Return the version that a vault calls current; None where that can't be told."""
         try:
-            return await self.keyvault.versions(vault, request.key, but=passed_over)
-        except Missing:
+            found = await self.keyvault.key(vault, key.name)
+        except Unreadable:
             return None
-        except Unreadable as error:
-            log.warning("%s: its versions can't be read: %s", request.key, error)
-            said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
-            await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
-            return None
+        return found.version if found is not None else None
 
     async def _expect(
-        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption]
+        self, logged: KnownKey, users: Sequence[KeyUser], adoptions: Sequence[Adoption], now: datetime
     ) -> list[Adoption]:
-        """Remember which users are to take up which versions by when; return what is new of it."""
+        """Remember which users are to take up which versions by when; return all adoptions."""
         dated = [(one.version, one.detected_at) for one in logged.rotations]
         hours = timedelta(hours=self.policy.keys.adoption_hours)
         found = expected(users, adoptions, dated, hours)
         await self.keys.adopt(logged.key, found)
-        return found
+        later = put_off(adoptions, dated, hours, now)
+        await self.keys.put_off(logged.key, later)
+        return merged(adoptions, [*found, *later])
 
     async def _see(
         self, logged: KnownKey, users: Sequence[KeyUser], adoptions: list[Adoption], now: datetime
@@ -227,23 +273,46 @@ class Inspector:
         await self.keys.saw(logged.key, changed)
         return merged(adoptions, changed), not logs.refused
 
-    async def _answer(self, request: KeyRequest, users: Sequence[KeyUser], now: datetime) -> None:
-        """Record what an event said besides a new version, look at the clusters that it concerns, and tell of it: once.
+    async def _hear(self, request: KeyRequest, users: Sequence[KeyUser], now: datetime) -> str | None:
+        """Record what an event said besides a new version, and look at the clusters that it concerns: once.
 
-        An event without an id can't be told from another one.
+        Returns the event's name until it was answered. An event without an id can't be told from another one.
         """
         if request.cause is None:
-            return
+            return None
         event_id = request.asked_by.removeprefix("event:")
         event = f"{request.cause}|{event_id}" if event_id else f"{request.cause}|{int(now.timestamp())}"
         heard_at = await self.keys.heard(request.key, event, now)
         if heard_at is None:
-            return
+            return None
         said = {"askedBy": request.asked_by, "version": request.version}
-        active = [user for user in users if user.ended_at is None]
         await self.ledger.note(Activity(request.key, event_id, heard_at, request.cause, said))
-        await self._tell_users(request, active)
-        await self.recorder.tell_of_event(request.key, request.cause, event_id, [user.cluster for user in active])
+        await self._tell_users(request, [user for user in users if user.ended_at is None])
+        return event
+
+    async def _answer(
+        self,
+        request: KeyRequest,
+        event: str,
+        known: KnownKey,
+        found: Sequence[Finding],
+        users: Sequence[KeyUser],
+        *,
+        standings: Mapping[str, Sequence[Need]],
+    ) -> None:
+        """Tell of what an event said, unless a finding tells that already.
+
+        An expiry concerns those who need the version, a change of permissions all who use the key.
+        """
+        if request.cause is None:
+            return
+        newest = known.versions[-1].version if known.versions else None
+        if not is_found(found, request.cause, request.version if request.version != newest else None):
+            concerned = [user.cluster for user in users if user.ended_at is None]
+            if request.version is not None and request.version in standings:
+                concerned = [one.cluster for one in standings[request.version] if one.standing is Standing.NEEDED]
+            event_id = request.asked_by.removeprefix("event:")
+            await self.recorder.tell_of_event(request.key, request.cause, request.version, event_id, concerned)
         await self.keys.answered(request.key, event)
 
     async def _look_at_key(
@@ -254,17 +323,22 @@ class Inspector:
         request: KeyRequest,
         now: datetime,
         *,
+        vault: VaultId | None,
+        missing: frozenset[str],
         logs_read: bool | None,
-    ) -> None:
-        """Look at the key besides its versions: what is wrong with it, and which clusters that would stop."""
+    ) -> tuple[Finding, ...]:
+        """Look at the key besides its versions: what is wrong with it, and which clusters that would stop.
+
+        Where nobody may look, what was found before goes on.
+        """
         if known.vault_id is None and not known.rotations and not users:
-            return
+            return ()
         standings = picture(users, adoptions, known.versions, now)
-        facts = await self._facts(known, users, standings, now)
+        facts = await self._facts(known, vault, users, standings, now)
         summary = summary_of(known.versions, users, standings)
         seen = replace(known, last_run=request.run or known.last_run, summary=summary)
         if facts is not None:
-            facts = replace(facts, adoptions=adoptions, logs_read=logs_read)
+            facts = replace(facts, adoptions=adoptions, logs_read=logs_read, missing=missing)
             found = findings(
                 concerns(facts, self.policy.keys, now),
                 known.findings,
@@ -273,15 +347,18 @@ class Inspector:
             )
             by_weight = sorted(found, key=lambda one: one.reason not in AT_RISK)
             seen = replace(seen, findings=tuple(by_weight), rotation_policy=facts.rotation_policy, looked_at=now)
+        else:
+            seen = replace(seen, findings=out_of_sight(known.findings, users, now))
         nothing_new = replace(seen, looked_at=known.looked_at) == known
         if nothing_new and request.run is None and not untold(seen.findings):
-            return
+            return seen.findings
         _log_risks(seen)
         await self._note_findings(known, seen, request, now)
         seen = await self.keys.remember_key_state(seen)
         if untold(seen.findings):  # remembered first: told again after a crash, it is the same notice
             told = [await self._told(seen, one) for one in seen.findings]
             await self.keys.remember_key_state(replace(seen, findings=tuple(told)))
+        return seen.findings
 
     async def _note_findings(self, before: KnownKey, after: KnownKey, request: KeyRequest, now: datetime) -> None:
         """Keep what began and what ended."""
@@ -301,14 +378,19 @@ class Inspector:
         return replace(finding, told=await self.recorder.tell_of_finding(known, finding))
 
     async def _facts(
-        self, known: KnownKey, users: Sequence[KeyUser], standings: Mapping[str, Sequence[Need]], now: datetime
+        self,
+        known: KnownKey,
+        vault_id: VaultId | None,
+        users: Sequence[KeyUser],
+        standings: Mapping[str, Sequence[Need]],
+        now: datetime,
     ) -> KeyFacts | None:
-        """Gather what can be known of a key; None where the app may not look."""
-        if known.vault_id is None:
+        """Gather what can be known of a key; None where the app may not look, or nobody knows where."""
+        if vault_id is None:
             return None
         try:
             vault, key = await asyncio.gather(
-                self.keyvault.vault(known.vault_id), self.keyvault.key(known.vault_id, known.key.name)
+                self.keyvault.vault(vault_id), self.keyvault.key(vault_id, known.key.name)
             )
         except Unreadable:
             return None
@@ -322,8 +404,8 @@ class Inspector:
             standings,
             rotation_policy=policy,
             access=await self._access(vault, known, users, now) if vault is not None else {},
-            announced=await self.announcements.reach(known.vault_id) if vault is not None else None,
-            vault_deleted=vault is None and await self.keyvault.is_deleted(known.vault_id),
+            announced=await self.announcements.reach(vault_id) if vault is not None else None,
+            vault_deleted=vault is None and await self.keyvault.is_deleted(vault_id),
             key_deleted=key is None and await self.keydata.is_deleted(known.key, now=now) is True,
         )
 
@@ -362,6 +444,17 @@ class Inspector:
                 await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
 
         await asyncio.gather(*(ask(user.cluster) for user in users))
+
+
+def _watched(known: KnownKey, adoptions: Sequence[Adoption]) -> set[str]:
+    newest = {version.version for version in known.versions[-_ALWAYS_READ:]}
+    return newest | {one.version for one in adoptions if one.how is How.UPDATED}
+
+
+def _as_seen(before: KeyVersion, read: KeyVersion, now: datetime) -> KeyVersion:
+    """A version as it was read, with since when it is enabled again."""
+    again = before.enabled is False and read.enabled is not False
+    return replace(read, enabled_since=now if again else before.enabled_since)
 
 
 def _log_risks(known: KnownKey) -> None:

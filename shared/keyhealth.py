@@ -7,15 +7,16 @@ how-to-configure-key-rotation (the expiry of a rotation policy is stamped on eac
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from shared.clusters import ClusterId
-from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultNetwork
+from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultId, VaultNetwork
 from shared.policy import Keys
 from shared.prerequisites import risk_of
-from shared.reasons import Reason
-from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, shared_identities
+from shared.reasons import Fix, Reason, Subject, fix
+from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, Why, shared_identities
 
 SHOWN = 10
 """So many clusters a finding names; all of them it counts."""
@@ -27,7 +28,7 @@ AT_RISK = frozenset(
     {
         *(Reason.VAULT_DELETED, Reason.VAULT_MISSING, Reason.KEY_DELETED, Reason.KEY_MISSING),
         *(Reason.KEY_DISABLED, Reason.KEY_EXPIRED, Reason.KEY_NOT_YET_VALID, Reason.KEY_NEAR_EXPIRY),
-        *(Reason.VERSION_DISABLED, Reason.VERSION_EXPIRED, Reason.VERSION_NEAR_EXPIRY),
+        *(Reason.VERSION_MISSING, Reason.VERSION_DISABLED, Reason.VERSION_EXPIRED, Reason.VERSION_NEAR_EXPIRY),
         *(Reason.VAULT_CLOSED, Reason.VAULT_WITHOUT_BYPASS, Reason.VAULT_SELECTED_NETWORKS, Reason.VAULT_PERIMETER),
         *(Reason.ACCESS_MISSING, Reason.ACCESS_WRAP_ONLY),
     }
@@ -56,7 +57,8 @@ class KeyFacts:
 
     `picture` is how each version stands with each cluster; `access` what an active user may do, where that was asked;
     `announced` whether some event subscription tells the app of the vault's rotations; `logs_read` whether the logs
-    that are to be read could be, None if there are none, and `adoptions` with what they showed.
+    that are to be read could be, None if there are none, and `adoptions` with what they showed. `missing` are versions
+    that the vault once had.
     """
 
     key: Key | None
@@ -71,6 +73,7 @@ class KeyFacts:
     key_deleted: bool = False
     adoptions: Sequence[Adoption] = ()
     logs_read: bool | None = None
+    missing: AbstractSet[str] = frozenset()
 
     @property
     def active(self) -> list[KeyUser]:
@@ -107,6 +110,40 @@ def findings(
     """
     known = {(finding.reason, finding.version): finding for finding in before}
     return tuple(_finding(concern, known.get(concern[:2]), everything_told, now) for concern in found)
+
+
+def out_of_sight(before: Sequence[Finding], users: Sequence[KeyUser], now: datetime) -> tuple[Finding, ...]:
+    """Return the findings about a key at which nobody may look: nothing shows that those from before are over.
+
+    A vault that no list shows is out of sight too: absence from a list is no proof that it is gone.
+    """
+    concern: Concern = (Reason.VAULT_UNREADABLE, None, [user.cluster for user in users if user.ended_at is None])
+    others = tuple(one for one in before if one.reason is not Reason.VAULT_UNREADABLE)
+    return (*others, *findings([concern], before, everything_told=False, now=now))
+
+
+_EXPIRED = frozenset({Reason.KEY_EXPIRED, Reason.VERSION_EXPIRED})
+_FOUND_AS: Mapping[Reason, frozenset[Reason]] = {
+    Reason.KEY_EXPIRED: _EXPIRED,
+    Reason.KEY_NEAR_EXPIRY: _EXPIRED | {Reason.KEY_NEAR_EXPIRY, Reason.VERSION_NEAR_EXPIRY},
+}
+
+
+def is_found(found: Sequence[Finding], cause: Reason, version: str | None) -> bool:
+    """Return whether what an event said of a version is told as a finding. `version` is None for the newest one."""
+    return any(one.reason in _FOUND_AS.get(cause, ()) and one.version == version and one.count for one in found)
+
+
+_RECOVERED = {Reason.KEY_MISSING: Reason.KEY_DELETED, Reason.VAULT_MISSING: Reason.VAULT_DELETED}
+
+
+def mend(finding: Finding, vault: VaultId | None, key: str) -> Fix | None:
+    """Return what an operator can do about a finding; None where there is nothing to do.
+
+    What clusters use has to be recovered: made anew under its name, it could not read their secrets.
+    """
+    reason = _RECOVERED.get(finding.reason, finding.reason) if finding.count else finding.reason
+    return fix(reason, Subject(vault=vault, key=key, version=finding.version))
 
 
 def untold(found: Sequence[Finding]) -> list[Finding]:
@@ -176,10 +213,18 @@ def _of_the_key(facts: KeyFacts, key: Key, asked: Keys, now: datetime) -> Iterat
 
 
 def _of_versions(facts: KeyFacts, asked: Keys, now: datetime) -> Iterator[Concern]:
-    """Old versions that somebody still needs. The newest is looked at as the key itself."""
+    """Old versions that somebody still needs. The newest is looked at as the key itself.
+
+    One that is gone may be needed by whoever is only expected to have left it: nothing could be moved off it since.
+    """
+    for gone in sorted(facts.missing):
+        needs = facts.picture.get(gone, ())
+        concerned = [one.cluster for one in needs if one.standing is Standing.NEEDED or one.why is Why.NO_EVIDENCE]
+        if concerned:
+            yield Reason.VERSION_MISSING, gone, concerned
     legacy = {user.cluster for user in facts.users if user.is_legacy}
     stamps = facts.rotation_policy is not None and facts.rotation_policy.expires_in is not None
-    for version in facts.versions[:-1]:
+    for version in (one for one in facts.versions[:-1] if one.version not in facts.missing):
         needing = facts.needing(version.version)
         if needing:
             reason = _wrong_with(version, asked, now)

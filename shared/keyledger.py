@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import Any
 
@@ -45,6 +45,7 @@ from shared.tables import (
 
 _KEY_ROW = "k"
 _REFUSED_ROW = "refused"
+_ASKED_ROW = "asked"
 _ALL_KEYS = "keys"
 _READ, _MOST_READS = 500, 10
 _ROTATION_POLICY = TypeAdapter(RotationPolicy)
@@ -52,8 +53,12 @@ _SUMMARY = TypeAdapter(KeySummary)
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _REPLACE = {"mode": UpdateMode.REPLACE}
 _MERGE = {"mode": UpdateMode.MERGE}
+_DEADLINE = ("PartitionKey", "RowKey", "expectedBy")
 _NAMED = (SHOWN, 3, 1, 0)
 """So many clusters each finding names, the first of these that lets all findings fit into one property."""
+
+_ASKED_LATELY = timedelta(minutes=5)
+"""So long a look that was asked for may take to begin before it is asked for again."""
 
 _MOST_FINDINGS = 200
 """So many fit without naming anybody. Those that stop somebody come first."""
@@ -186,6 +191,16 @@ class KeyLedger:
             if not await self._tables.transact("rotations", operations):
                 raise LostRace(str(key))
 
+    async def put_off(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
+        """Remember when adoptions are expected instead, and of them that alone."""
+        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
+            rows = [_adoption_values(key, one) for one in batch]
+            operations: list[Operation] = [
+                (TransactionOperation.UPSERT, {name: row[name] for name in _DEADLINE}, _MERGE) for row in rows
+            ]
+            if not await self._tables.transact("rotations", operations):
+                raise LostRace(str(key))
+
     # keys and their versions
 
     async def key(self, key: KeyId) -> KnownKey:
@@ -227,11 +242,11 @@ class KeyLedger:
             with translated(writing=True), suppress(ResourceExistsError):
                 await self._tables["rotations"].create_entity(_rotation_row(rotation))
 
-    async def first_seen(self, key: KeyId, vault: VaultId, now: datetime) -> None:
+    async def lies_in(self, key: KeyId, vault: VaultId, *, first_seen: datetime | None = None) -> None:
         """Remember where a key lies. Written after its baseline: until then, every look is a first one."""
-        row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": now}
+        row = {"PartitionKey": key_partition(key), "RowKey": _KEY_ROW, "vaultId": str(vault), "firstSeenAt": first_seen}
         with translated(writing=True):
-            await self._tables["rotations"].upsert_entity(row, mode=UpdateMode.MERGE)
+            await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.MERGE)
 
     async def remember_key_state(self, known: KnownKey) -> KnownKey:
         """Remember what was seen of a key besides its versions, and list it among all keys.
@@ -319,6 +334,29 @@ class KeyLedger:
         row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
+
+    async def asks_first(self, key: KeyId, now: datetime) -> bool:
+        """Return whether a look at a key that nobody has looked at is to be asked for: nobody did a short while ago.
+
+        Of many who ask at once one is told so. Its message may be lost with it: a while later somebody else asks.
+        """
+        row = {"PartitionKey": key_partition(key), "RowKey": _ASKED_ROW, "at": now}
+        with translated(writing=True):
+            try:
+                await self._tables["rotations"].create_entity(row)
+            except ResourceExistsError:
+                pass
+            else:
+                return True
+        known = await self._tables.get("rotations", key_partition(key), _ASKED_ROW)
+        if known is None or now - known["at"] < _ASKED_LATELY:
+            return False
+        with translated(writing=True):
+            try:
+                await self._tables["rotations"].update_entity(row, mode=UpdateMode.REPLACE, **only_if(etag_of(known)))
+            except (ResourceModifiedError, ResourceNotFoundError):
+                return False
+        return True
 
     async def heard(self, key: KeyId, event: str, now: datetime) -> datetime | None:
         """Remember that an event said something of a key; return when it first did, None if it was answered since."""
@@ -424,6 +462,7 @@ def _attributes(version: KeyVersion) -> dict[str, Any]:
         "notBefore": version.not_before,
         "expires": version.expires,
         "updated": version.updated,
+        "enabledSince": version.enabled_since,
     }
 
 
@@ -461,6 +500,7 @@ def _rotation(row: Row) -> Rotation:
         not_before=row.get("notBefore"),
         expires=row.get("expires"),
         updated=row.get("updated"),
+        enabled_since=row.get("enabledSince"),
     )
     return Rotation(
         KeyId(*row["PartitionKey"].split("|")),

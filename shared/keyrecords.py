@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -148,6 +148,23 @@ def detected(
         _rotation(known.key, version, announced=announced, event_id=event_id, otherwise=otherwise, now=now)
         for name, version in sorted(by_name.items(), key=lambda item: (item[1].created or now, item[0]))
         if name not in have
+    )
+
+
+def made_at_once(found: Sequence[Rotation]) -> bool:
+    """Return whether some of these versions were made at one moment: Key Vault tells it to the second."""
+    return len({one.version.created for one in found}) < len(found)
+
+
+def current_last(found: Sequence[Rotation], current: str | None) -> tuple[Rotation, ...]:
+    """Return versions that one look found; those made with the current one count as detected a moment before it."""
+    made = {one.version.created for one in found if one.version.version == current}
+    moment = timedelta(microseconds=1)
+    return tuple(
+        replace(one, detected_at=one.detected_at - moment)
+        if one.version.created in made and one.version.version != current
+        else one
+        for one in found
     )
 
 

@@ -93,7 +93,8 @@ class VaultId:
 class KeyVersion:
     """One version of a key as ARM shows it. Times are aware UTC; None where the service says nothing.
 
-    `updated` is when its attributes were changed last.
+    `updated` is when its attributes were changed last; `enabled_since` when it was seen enabled again, which Azure does
+    not tell: None if it was never seen disabled before.
     """
 
     version: str
@@ -102,6 +103,7 @@ class KeyVersion:
     not_before: datetime | None = None
     expires: datetime | None = None
     updated: datetime | None = None
+    enabled_since: datetime | None = field(default=None, compare=False)
 
 
 class VaultNetwork(StrEnum):
@@ -150,7 +152,7 @@ class RotationPolicy:
 class Key:
     """A key as ARM shows it: its current version's attributes. Times are aware UTC.
 
-    `rotation_policy` is None where ARM does not show it.
+    `version` names it; `rotation_policy` is None where ARM does not show it.
     """
 
     id: KeyId
@@ -160,6 +162,7 @@ class Key:
     not_before: datetime | None = None
     expires: datetime | None = None
     rotation_policy: RotationPolicy | None = None
+    version: str | None = None
 
 
 class Grant(StrEnum):

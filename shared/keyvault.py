@@ -280,6 +280,7 @@ def _key(key: KeyId, properties: KeyProperties) -> Key:
         not_before=_moment(attributes.not_before) if attributes else None,
         expires=_moment(attributes.expires) if attributes else None,
         rotation_policy=_rotation_policy(properties),
+        version=(properties.key_uri_with_version or "").rpartition("/")[2].lower() or None,
     )
 
 

@@ -11,12 +11,12 @@ from datetime import datetime
 
 from shared.clusters import ClusterId
 from shared.errors import Malformed
-from shared.keyhealth import Finding
+from shared.keyhealth import Finding, mend
 from shared.keyledger import KeyLedger, user_name
 from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation, summary_of
 from shared.keys import KeyId, KeyReference, KeyVersion, RotationPolicy
 from shared.questions import TOP, Json, Query, flag, key, key_named, moment, only, told, top, vault, word
-from shared.reasons import Reason, Subject, fix
+from shared.reasons import Reason
 from shared.rotation import Adoption, KeyUser, Need, Standing, picture, standing
 from shared.tables import Page, read_token, write_token
 
@@ -113,14 +113,14 @@ def _head(known: KnownKey, summary: KeySummary) -> Json:
 
 def finding_view(known: KnownKey, finding: Finding) -> Json:
     """What is wrong with a key or a version, since when, which clusters that stops or will stop, and what to do."""
-    mend = fix(finding.reason, Subject(vault=known.vault_id, key=known.key.name, version=finding.version))
+    to_do = mend(finding, known.vault_id, known.key.name)
     return {
         "reason": finding.reason,
         "version": finding.version,
         "since": told(finding.since),
         "clusterCount": finding.count,
         "clusters": [str(cluster) for cluster in finding.clusters],
-        "fix": {"text": mend.text, "command": mend.command} if mend else None,
+        "fix": {"text": to_do.text, "command": to_do.command} if to_do else None,
     }
 
 
@@ -136,7 +136,9 @@ def version_view(
     Where none are named they are the first hundred, those that need it before the others.
     """
     rotation = next((one for one in known.rotations if one.version.version == version), None)
-    deadlines = [one.expected_by for one in adoptions if one.version == version and one.expected_by is not None]
+    disabled = rotation is not None and rotation.version.enabled is False
+    awaited = [] if disabled else [one for one in adoptions if one.version == version]
+    deadlines = [one.expected_by for one in awaited if one.expected_by is not None]
     return _detection(version, rotation) | {
         "expectedBy": told(max(deadlines, default=None)),
         "standing": standing(needs),

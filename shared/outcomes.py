@@ -9,10 +9,10 @@ from typing import Any
 
 from shared.clusters import ClusterId
 from shared.decisions import BLOCKING, changes_something
-from shared.keyhealth import SHOWN, Finding
+from shared.keyhealth import SHOWN, Finding, mend
 from shared.keyrecords import KnownKey, Rotation
 from shared.keys import KeyId
-from shared.reasons import Action, Reason, Subject, fix
+from shared.reasons import Action, Reason
 from shared.records import Enforcement, Record
 
 
@@ -98,11 +98,14 @@ def notice_of_rotation(rotation: Rotation) -> Notice:
     return Notice(NoticeKind.ROTATION_DETECTED, str(rotation.key), token, f"rotation|{token}", said)
 
 
-def notice_of_event(key: KeyId, reason: Reason, event_id: str, users: Sequence[ClusterId]) -> Notice:
-    """Return what is to be told of an event of a vault that is no new version. `users` are all that use the key."""
+def notice_of_event(
+    key: KeyId, reason: Reason, version: str | None, event_id: str, users: Sequence[ClusterId]
+) -> Notice:
+    """Return what is to be told of an event of a vault that is no new version. `users` are all whom it concerns."""
     said = {
         "vault": key.vault,
         "key": key.name,
+        "version": version,
         "reason": reason,
         "users": len(users),
         "clusters": [str(cluster) for cluster in users[:SHOWN]],
@@ -112,8 +115,7 @@ def notice_of_event(key: KeyId, reason: Reason, event_id: str, users: Sequence[C
 
 def notice_of_finding(known: KnownKey, finding: Finding) -> Notice:
     """Return what is to be told of something that is wrong with a key."""
-    subject = Subject(vault=known.vault_id, key=known.key.name, version=finding.version)
-    mend = fix(finding.reason, subject)
+    to_do = mend(finding, known.vault_id, known.key.name)
     said = {
         "vault": known.key.vault,
         "key": known.key.name,
@@ -122,7 +124,7 @@ def notice_of_finding(known: KnownKey, finding: Finding) -> Notice:
         "users": finding.count,
         "clusters": [str(cluster) for cluster in finding.clusters],
         "since": finding.since.isoformat(),
-        "fix": {"text": mend.text, "command": mend.command} if mend else None,
+        "fix": {"text": to_do.text, "command": to_do.command} if to_do else None,
     }
     token = f"{known.key}|{finding.reason}|{finding.version or ''}"
     return Notice(NoticeKind.KEY_AT_RISK, str(known.key), token, f"risk|{token}|{finding.since.isoformat()}", said)

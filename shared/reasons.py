@@ -101,7 +101,7 @@ class Reason(StrEnum):
     VAULT_NAME_INVALID = "vault-name-invalid"
     """With the placeholders filled in, the target's vault is no resource id."""
     VAULT_UNREADABLE = "vault-unreadable"
-    """The app is not allowed to read the target's vault or key."""
+    """The app may not read the vault or the key, or no subscription that it may read shows the vault."""
     VAULT_MISSING = "vault-missing"
     """The target's vault does not exist."""
     VAULT_NOT_READY = "vault-not-ready"
@@ -158,6 +158,8 @@ class Reason(StrEnum):
     """The key never rotates by itself."""
     EXPIRY_STAMPED = "expiry-stamped"
     """The key's rotation policy makes versions expire, and a legacy cluster still needs this one."""
+    VERSION_MISSING = "version-missing"
+    """A version of the key that clusters may still need is not in the vault any more: the key was made anew."""
     VERSION_DISABLED = "version-disabled"
     """An old version of the key that clusters still need is disabled."""
     VERSION_EXPIRED = "version-expired"
@@ -268,6 +270,11 @@ _GRANT = (
     "az role assignment create --role 'Key Vault Crypto User' --scope {vault_id}"
     " --assignee-object-id {principal} --assignee-principal-type ServicePrincipal"
 )
+_EXPIRY = " --expires YYYY-MM-DD"
+_ROTATES = (
+    "Rotate the key by POST /api/keys/{vault}/{key}/rotate: it refuses while a legacy cluster would lose the version"
+    " that its secrets need."
+)
 _REWRITES = (
     "Moving rewrites every secret: turn off policies that block updates of secrets (Gatekeeper, Kyverno, webhooks)"
     " until it is done."
@@ -336,7 +343,8 @@ _FIXES = {
     ),
     Reason.VAULT_NAME_INVALID: Fix("Mend the target's vault: a name has 3 to 24 letters, digits and hyphens."),
     Reason.VAULT_UNREADABLE: Fix(
-        "Give the app's identity the right to read vaults and keys through Azure Resource Manager."
+        "Give the app's identity the right to read vaults and keys through Azure Resource Manager, in the vault's"
+        " subscription."
     ),
     Reason.VAULT_MISSING: Fix("Create the vault, or mend its id in the target.", _VAULT.format(verb="show")),
     Reason.VAULT_NOT_READY: Fix("Wait until Azure has made the vault.", _VAULT.format(verb="show")),
@@ -359,7 +367,9 @@ _FIXES = {
         "Enable the key's current version.", _KEY.format(verb="set-attributes") + " --enabled true"
     ),
     Reason.KEY_NOT_YET_VALID: Fix("Wait until the key is valid, or bring its start forward."),
-    Reason.KEY_EXPIRED: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
+    Reason.KEY_EXPIRED: Fix(
+        f"Move the version's expiry first. {_ROTATES}", _KEY.format(verb="set-attributes") + _EXPIRY
+    ),
     Reason.KEY_TYPE_UNSUPPORTED: Fix("Use an RSA or RSA-HSM key."),
     Reason.KEY_OPERATIONS_MISSING: Fix(
         "Allow the key to encrypt and decrypt.",
@@ -388,8 +398,10 @@ _FIXES = {
     Reason.ACCESS_REFUSED: Fix(
         "Compare the identity's roles with the vault's address and tenant; a new role assignment may help.", _GRANT
     ),
-    Reason.KEY_NEAR_EXPIRY: Fix("Rotate the key, or move its expiry.", _KEY.format(verb="rotate")),
-    Reason.KEY_TOO_OLD: Fix("Rotate the key.", _KEY.format(verb="rotate")),
+    Reason.KEY_NEAR_EXPIRY: Fix(
+        f"Move the version's expiry first. {_ROTATES}", _KEY.format(verb="set-attributes") + _EXPIRY
+    ),
+    Reason.KEY_TOO_OLD: Fix(_ROTATES),
     Reason.ROTATION_POLICY_MISSING: Fix(
         "Give the key a rotation policy without an expiry.", _KEY.format(verb="rotation-policy show")
     ),
@@ -397,16 +409,23 @@ _FIXES = {
         "Move the version's expiry, and take the expiry out of the key's rotation policy.",
         _KEY.format(verb="rotation-policy show"),
     ),
+    Reason.VERSION_MISSING: Fix(
+        "Find a backup of the former key, and ask Azure support: without that version these clusters may have to be"
+        " created anew."
+    ),
     Reason.VERSION_DISABLED: Fix(
         "Enable the version.", _KEY.format(verb="set-attributes") + " --version {version} --enabled true"
     ),
     Reason.VERSION_EXPIRED: Fix(
-        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version} --expires YYYY-MM-DD"
+        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version}" + _EXPIRY
     ),
     Reason.VERSION_NEAR_EXPIRY: Fix(
-        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version} --expires YYYY-MM-DD"
+        "Move the version's expiry.", _KEY.format(verb="set-attributes") + " --version {version}" + _EXPIRY
     ),
-    Reason.NOT_ANNOUNCED: Fix("Subscribe the function on_key_event to the vault's events: `make events`."),
+    Reason.NOT_ANNOUNCED: Fix(
+        "Subscribe the function on_key_event to the vault's events: `make events`. Where that is done, let the app's"
+        " identity read Event Grid's system topics in the vault's subscription: a list leaves out what may not be read."
+    ),
     Reason.STILL_IN_USE: Fix("Keep the version enabled, and find out what keeps the clusters from the newer one."),
     Reason.ADOPTION_OVERDUE: Fix(
         "Find out whether the clusters may use the version: its state, the vault's network, the identity's role."

@@ -62,9 +62,11 @@ class Recorder:
         """Tell of something that is wrong with a key; return whether it may count as told, as with a rotation."""
         return await self._publish(notice_of_finding(known, finding))
 
-    async def tell_of_event(self, key: KeyId, reason: Reason, event_id: str, users: Sequence[ClusterId]) -> bool:
+    async def tell_of_event(
+        self, key: KeyId, reason: Reason, version: str | None, event_id: str, users: Sequence[ClusterId]
+    ) -> bool:
         """Tell of what a vault said of a key, besides a new version; return whether it may count as told."""
-        return await self._publish(notice_of_event(key, reason, event_id, users))
+        return await self._publish(notice_of_event(key, reason, version, event_id, users))
 
     async def tell_of_rotation(self, rotation: Rotation) -> bool:
         """Tell of a rotation; return whether it may count as told. A topic that is away makes its look come back.

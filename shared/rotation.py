@@ -162,11 +162,13 @@ def user_of(cluster: Cluster, *, begun_before: bool, now: datetime) -> KeyUser |
 def expected_by(version: KeyVersion, detected_at: datetime, adoption: timedelta) -> datetime | None:
     """Return when the controller is expected to have taken up a version; None for a disabled one.
 
-    Counted from the later of its creation and its start. Source: AKS docs, kms-data-encryption-concepts.
+    Counted from the later of its creation and its start, or from when it was seen enabled again: a controller takes up
+    no version that is disabled. Source: AKS docs, kms-data-encryption-concepts.
     """
     if version.enabled is False:
         return None
-    return usable_from(version, detected_at) + adoption
+    usable = usable_from(version, detected_at)
+    return max(usable, version.enabled_since or usable) + adoption
 
 
 def usable_from(version: KeyVersion, detected_at: datetime) -> datetime:
@@ -180,8 +182,11 @@ def in_order(versions: Iterable[tuple[KeyVersion, datetime]]) -> list[str]:
 
     Key Vault tells a creation to the second: of two within one, the one that was detected later is the newer one.
     """
-    by_age = sorted(versions, key=lambda pair: (usable_from(*pair), pair[1], pair[0].version))
-    return [one.version for one, _ in by_age]
+    return [one.version for one, _ in sorted(versions, key=_age)]
+
+
+def _age(dated: tuple[KeyVersion, datetime]) -> tuple[datetime, datetime, str]:
+    return usable_from(*dated), dated[1], dated[0].version
 
 
 def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:
@@ -239,7 +244,7 @@ def expected(
 
     `versions` are the key's, each with when it was detected; `adoption` is how long the controller may take.
     """
-    dated = sorted(versions, key=lambda pair: usable_from(*pair))
+    dated = sorted(versions, key=_age)
     have = {(one.version, one.cluster, one.resource_uid) for one in known}
     return [
         Adoption(
@@ -256,6 +261,22 @@ def expected(
         if (deadline := expected_by(version, detected_at, adoption)) is not None
         and (version.version, user.cluster, user.resource_uid) not in have
         and adopted_by(user, version, detected_at, newest)
+    ]
+
+
+def put_off(
+    known: Iterable[Adoption], versions: Iterable[tuple[KeyVersion, datetime]], adoption: timedelta, now: datetime
+) -> list[Adoption]:
+    """Return the adoptions that are expected later than was thought, and that nothing has shown yet.
+
+    A version that was disabled, or whose start was moved, may not have been taken up by when it was expected.
+    """
+    due = {version.version: expected_by(version, detected_at, adoption) for version, detected_at in versions}
+    unseen = [(one, due.get(one.version)) for one in known if one.first_seen is None]
+    return [
+        replace(one, expected_by=deadline)
+        for one, deadline in unseen
+        if deadline is not None and deadline > now and one.expected_by is not None and one.expected_by < deadline
     ]
 
 
@@ -305,6 +326,7 @@ def needs(
     judged = _legacy(user, mine, order) if user.is_legacy else _customer_managed(user, mine, versions, order, now)
     judged |= _named_before(user, mine, judged)
     judged |= _in_use(user, mine, judged, now)
+    disabled = {version.version for version in versions if version.enabled is False}
     return {
         version: Need(
             user.cluster,
@@ -312,7 +334,7 @@ def needs(
             standing,
             why,
             since=mine[version].since if version in mine else None,
-            expected_by=mine[version].expected_by if version in mine else None,
+            expected_by=mine[version].expected_by if version in mine and version not in disabled else None,
             identity_shared=identity_shared,
         )
         for version, (standing, why) in judged.items()
@@ -550,6 +572,9 @@ def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datet
 
 
 def _is_usable(version: KeyVersion, now: datetime) -> bool:
+    """Whether a version can be used now. Of one that an event alone named, nobody has seen that it is there."""
+    if version == KeyVersion(version.version):
+        return False
     begun = version.not_before is None or version.not_before <= now
     return version.enabled is not False and begun and not _is_past(version.expires, now)
 

@@ -49,7 +49,7 @@ class Usage:
         if summed_up == record.use:
             return record
         if key is not None and user is not None and await self.keys.use(key, user, in_effect=in_effect, now=now):
-            await self._expect(key, user)
+            await self._expect(key, user, now)
         past = _past(record, key)
         if in_effect:
             await self._leave(past, record, cluster, now)
@@ -103,15 +103,17 @@ class Usage:
         for key in keys_of(record):
             await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=None, now=now)
 
-    async def _expect(self, key: KeyId, user: KeyUser) -> None:
+    async def _expect(self, key: KeyId, user: KeyUser, now: datetime) -> None:
         """Remember which versions of its key a new user is to take up.
 
-        Its own row is written by now: whoever logs the key's first versions at this moment finds it. A version that it
-        named while it had legacy KMS stays as it was: secrets may still be written with it.
+        Its own row is written by now: whoever logs the key's first versions at this moment finds it. So of a fleet
+        that is seen for the first time, one cluster asks for a look at its key and not each. A version that it named
+        while it had legacy KMS stays as it was: secrets may still be written with it.
         """
         known = await self.keys.key(key)
         if not known.rotations:
-            await self.queues.ask_for_key(KeyRequest(key, asked_by=f"cluster:{user.cluster}"))
+            if await self.keys.asks_first(key, now):
+                await self.queues.ask_for_key(KeyRequest(key, asked_by=f"cluster:{user.cluster}"))
             return
         dated = [(one.version, one.detected_at) for one in known.rotations]
         found = expected([user], (), dated, timedelta(hours=self.policy.keys.adoption_hours))

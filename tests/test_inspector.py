@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from shared.keyrecords import Detection
 from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
-from shared.rotation import KeyUser
+from shared.rotation import KeyUser, Why, picture
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -219,6 +219,25 @@ async def test_more_versions_than_one_page_holds_are_all_logged(
     assert len(await how(app)) == 13
 
 
+async def test_of_a_fleet_that_is_seen_for_the_first_time_one_cluster_asks_for_a_look_at_its_key(
+    app: Product, azure: Azure, key: SimulatedKey
+) -> None:
+    fleet = [azure.aks.add(f"aks-{n}", encryption="customer-managed", key_id=key.uri) for n in range(12)]
+
+    await asyncio.gather(*(app.look(one) for one in fleet))
+    first = await taken(app, "keys")
+    late = azure.aks.add("aks-late", encryption="customer-managed", key_id=key.uri)
+    await app.look(late, now=NOW + timedelta(minutes=4))
+    meanwhile = await taken(app, "keys")
+    later = azure.aks.add("aks-later", encryption="customer-managed", key_id=key.uri)
+    await app.look(later, now=NOW + timedelta(minutes=6))
+
+    assert (len(first), meanwhile) == (1, [])
+    assert len(await taken(app, "keys")) == 1, "the first message may have been lost with its sender"
+    await app.inspector.inspect(KeyRequest.decode(first[0]), now=NOW + timedelta(minutes=7))
+    assert len({one.cluster for one in await app.keys.adoptions(KEY)}) == 14
+
+
 async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(app: Product, azure: Azure) -> None:
     vault_id = VaultId(SUBSCRIPTION, "rg-keys", "kv-kms-weu")
     for run in ("sweep-1", "sweep-2"):
@@ -230,7 +249,218 @@ async def test_a_key_whose_vault_is_not_there_yet_is_looked_at_again_and_again(a
     assert set((await how(app)).values()) == {Detection.BASELINE}
 
 
+async def test_of_versions_made_within_one_second_the_newest_is_the_one_that_the_vault_calls_current(
+    app: Product, key: SimulatedKey
+) -> None:
+    first = key.current
+    key.versions["0" * 32] = replace(first, version="0" * 32)
+
+    await app.inspector.inspect(SWEPT, now=NOW)
+
+    assert [one.version for one in (await app.keys.key(KEY)).versions] == [first.version, "0" * 32]
+    await assert_nothing_more_is_written(app, SWEPT)
+
+
+async def test_a_version_that_was_disabled_is_expected_six_hours_after_it_was_seen_enabled_again(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    old, hour = key.current.version, timedelta(hours=1)
+    start = azure.clock.now()
+    azure.clock.advance(timedelta(minutes=5))
+    new = azure.keyvault.rotate(vault, key)
+    for after, enabled in ((hour, True), (2 * hour, False), (48 * hour, True)):
+        azure.keyvault.set_enabled(key, new, enabled=enabled)
+        await app.inspector.inspect(SWEPT, now=start + after)
+    again = start + 48 * hour
+
+    assert await deadlines(app, new) == [again + 6 * hour]
+    assert await standings(app, again + hour) == {old: Why.NOT_LEFT, new: Why.ADOPTING}
+    assert await standings(app, again + 7 * hour) == {old: Why.NO_EVIDENCE, new: Why.CURRENT}
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(SWEPT, now=again + hour)
+    assert await app.rows("rotations") == rows
+
+
+async def deadlines(app: Product, version: str) -> list[datetime | None]:
+    return [one.expected_by for one in await app.keys.adoptions(KEY) if one.version == version]
+
+
+async def standings(app: Product, now: datetime) -> dict[str, Why]:
+    """Why each version stands as it does with the one cluster that there is."""
+    known = await app.keys.key(KEY)
+    found = picture(await app.keys.users(KEY), await app.keys.adoptions(KEY), known.versions, now)
+    return {version: need.why for version, (need,) in found.items()}
+
+
+async def test_a_version_that_is_learned_of_after_its_event_was_changed_by_nobody(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    version = azure.keyvault.rotate(vault, key)
+    azure.faults.fail_next("GET", "/versions", 403, code="AuthorizationFailed", message="no")
+    await app.inspector.inspect(announced(vault, version), now=NOW)
+
+    await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
+
+    read = next(one for one in (await app.keys.key(KEY)).versions if one.version == version)
+    assert read.created is not None
+    assert [row for row in await app.rows("activity") if row["kind"] == "version-changed"] == []
+
+
+async def test_a_key_that_was_purged_and_made_anew_stops_all_who_used_its_versions(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1", "aks-2")
+    lost, day = key.current.version, timedelta(days=1)
+    azure.keyvault.delete_key(key)
+    del vault.deleted_keys[key.name]
+    azure.clock.advance(timedelta(minutes=1))
+    anew = azure.keyvault.add_key(vault, "etcd")
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+    await app.look(azure.aks.add("aks-3", encryption="customer-managed", key_id=anew.uri), now=azure.clock.now())
+
+    for when in (timedelta(), day):
+        await app.inspector.inspect(SWEPT, now=azure.clock.now() + when)
+        found = [one for one in (await app.keys.key(KEY)).findings if one.reason is Reason.VERSION_MISSING]
+        assert [(one.version, one.count) for one in found] == [(lost, 2)], when
+
+
+# where a key lies
+
+
+async def found_with(app: Product) -> dict[Reason, int]:
+    """What is wrong with the key, and how many clusters each concerns."""
+    return {one.reason: one.count for one in (await app.keys.key(KEY)).findings}
+
+
+async def test_a_vault_that_no_list_shows_is_out_of_sight_and_nobody_is_alarmed_until_it_is_seen(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    for name in ("aks-1", "aks-2"):
+        await telling.look(azure.aks.add(name, encryption="customer-managed", key_id=key.uri))
+    before = len(azure.eventgrid.published)
+    del azure.keyvault.vaults[vault.id.lower()]
+
+    await telling.inspector.inspect(SWEPT, now=NOW)
+
+    assert await found_with(telling) == {Reason.VAULT_UNREADABLE: 2}
+    assert len(azure.eventgrid.published) == before, "absence from a list is no proof of absence"
+    await assert_nothing_more_is_written(telling, SWEPT)
+    azure.keyvault.put_vault(vault)
+    await telling.inspector.inspect(SWEPT, now=NOW)
+    assert Reason.VAULT_UNREADABLE not in await found_with(telling)
+
+
+async def test_a_vault_that_azure_says_is_not_where_its_cluster_names_it_is_missing_and_to_be_recovered(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    cluster = azure.aks.add(
+        "aks-1", encryption="customer-managed", key_id=key.uri, vault_id=vault.id, network_access="Private"
+    )
+    await telling.look(cluster)
+    del azure.keyvault.vaults[vault.id.lower()]
+    asked = replace(SWEPT, vault=VaultId.parse(vault.id))
+
+    await telling.inspector.inspect(asked, now=NOW)
+
+    assert await found_with(telling) == {Reason.VAULT_MISSING: 1}
+    (told,) = [one.payload["data"] for one in azure.eventgrid.published if one.payload["id"].startswith("risk|")]
+    assert (told["reason"], told["users"]) == (Reason.VAULT_MISSING, 1)
+    assert " recover " in told["fix"]["command"], "another vault of its name could not read the secrets"
+    await assert_nothing_more_is_written(telling, asked)
+
+
+async def test_a_key_is_found_where_its_vault_was_moved_to(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    del azure.keyvault.vaults[vault.id.lower()]
+    vault.document["id"] = vault.id.replace("rg-keys", "rg-moved")
+    azure.keyvault.put_vault(vault)
+    version = azure.keyvault.rotate(vault, key)
+
+    await app.inspector.inspect(SWEPT, now=NOW)
+
+    known = await app.keys.key(KEY)
+    assert (known.vault_id, (await how(app))[version]) == (VaultId.parse(vault.id), Detection.SWEEP)
+    assert Reason.VAULT_MISSING not in await found_with(app)
+    await taken(app)
+    await assert_nothing_more_is_written(app, SWEPT)
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+async def test_a_policy_that_names_the_wrong_vault_hides_no_rotation(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, seen_before: bool
+) -> None:
+    wrong = replace(SWEPT, vault=replace(VaultId.parse(vault.id), group="rg-wrong"))
+    if seen_before:
+        await use(app, azure, key, "aks-1")
+    version = azure.keyvault.rotate(vault, key)
+
+    await app.inspector.inspect(wrong, now=NOW)
+
+    assert version in await how(app)
+    assert (await app.keys.key(KEY)).vault_id == VaultId.parse(vault.id)
+
+
+async def test_of_a_vault_that_may_not_be_read_any_more_what_was_found_goes_on_and_it_is_said(
+    app: Product, azure: Azure, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    azure.keyvault.set_key(key, enabled=False)
+    await app.inspector.inspect(SWEPT, now=NOW)
+    found = await found_with(app)
+    azure.permissions.refuse("Microsoft.KeyVault/vaults/read")
+    azure.permissions.refuse("Microsoft.KeyVault/vaults/keys/versions/read")
+
+    await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
+
+    assert await found_with(app) == found | {Reason.VAULT_UNREADABLE: 1}
+    azure.permissions.allow("Microsoft.KeyVault/vaults/read")
+    azure.permissions.allow("Microsoft.KeyVault/vaults/keys/versions/read")
+    await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=2))
+    assert await found_with(app) == found
+
+
 # what a vault says besides a new version
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_an_expiry_that_an_event_and_a_look_find_is_told_once(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, expired: bool
+) -> None:
+    await use(telling, azure, key, "aks-1")
+    now = azure.clock.now()
+    (azure.keyvault.expire if expired else azure.keyvault.near_expiry)(key)
+    cause = Reason.KEY_EXPIRED if expired else Reason.KEY_NEAR_EXPIRY
+    said = KeyRequest(KEY, "event:e-1", VaultId.parse(vault.id), key.current.version, cause=cause)
+
+    await telling.inspector.inspect(said, now=now + timedelta(minutes=1))
+    looks = await taken(telling)
+    await telling.inspector.inspect(said, now=now + timedelta(minutes=2))
+
+    told = [one.payload["data"].get("reason") for one in azure.eventgrid.published]
+    assert Counter(told)[cause] == 1
+    assert [row["askedBy"] for row in await telling.rows("activity") if row.get("kind") == cause] == ["event:e-1"]
+    assert len(looks) == 1
+    assert await taken(telling) == []
+
+
+async def test_the_expiry_of_a_version_that_nobody_needs_any_more_alarms_no_cluster(
+    telling: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(telling, azure, key, "aks-1")
+    old, now = key.current, azure.clock.now() + timedelta(days=2)
+    azure.clock.advance(timedelta(minutes=1))
+    azure.keyvault.rotate(vault, key)
+    azure.keyvault.set_key(key, version=old.version, expires=now)
+    await telling.inspector.inspect(SWEPT, now=now)
+    said = KeyRequest(KEY, "event:e-1", VaultId.parse(vault.id), old.version, cause=Reason.KEY_EXPIRED)
+
+    await telling.inspector.inspect(said, now=now)
+
+    (told,) = [one.payload["data"] for one in azure.eventgrid.published if one.payload["id"].startswith("event|")]
+    assert (told["version"], told["users"], told["clusters"]) == (old.version, 0, [])
 
 
 RISKY = [Reason.KEY_NEAR_EXPIRY, Reason.KEY_EXPIRED, Reason.ACCESS_POLICY_CHANGED]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.clusters import ClusterId, KeyManagement
-from shared.keyhealth import AT_RISK, SHOWN, Concern, Finding, KeyFacts, concerns, findings, untold
+from shared.keyhealth import AT_RISK, SHOWN, Concern, Finding, KeyFacts, concerns, findings, is_found, mend, untold
 from shared.keys import Grant, KeyVersion, RotationPolicy, VaultNetwork
 from shared.policy import Keys
 from shared.reasons import Reason, Subject, fix
@@ -254,3 +254,48 @@ ALL_OF_THEM = [
 @pytest.mark.parametrize("reason", sorted(ALL_OF_THEM))
 def test_every_finding_says_how_to_mend_it(reason: Reason) -> None:
     assert fix(reason, Subject(key="etcd", version=OLD)) is not None
+
+
+@pytest.mark.parametrize(
+    ("reason", "count", "verb"),
+    [
+        pytest.param(Reason.KEY_MISSING, 1, "key recover", id="a-key-in-use"),
+        pytest.param(Reason.VAULT_MISSING, 1, "keyvault recover", id="a-vault-in-use"),
+        pytest.param(Reason.KEY_MISSING, 0, "key create", id="a-key-that-nobody-uses"),
+        pytest.param(Reason.KEY_DISABLED, 1, "--enabled true", id="anything-else"),
+    ],
+)
+def test_what_clusters_use_is_to_be_recovered_and_not_made_anew(reason: Reason, count: int, verb: str) -> None:
+    found = mend(Finding(reason, None, (), count, NOW), None, "etcd")
+
+    assert found is not None
+    assert verb in (found.command or "")
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_EXPIRED, Reason.KEY_NEAR_EXPIRY, Reason.KEY_TOO_OLD])
+def test_nobody_is_told_to_rotate_a_key_past_the_guard_of_legacy_clusters(reason: Reason) -> None:
+    found = fix(reason, Subject(key="etcd"))
+
+    assert found is not None
+    assert "POST /api/keys/" in found.text
+    assert "key rotate" not in (found.command or "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "version", "found", "expected"),
+    [
+        (Reason.KEY_EXPIRED, None, (Reason.KEY_EXPIRED, None, 1), True),
+        (Reason.KEY_NEAR_EXPIRY, None, (Reason.KEY_EXPIRED, None, 1), True),
+        (Reason.KEY_EXPIRED, None, (Reason.KEY_NEAR_EXPIRY, None, 1), False),
+        (Reason.KEY_EXPIRED, OLD, (Reason.VERSION_EXPIRED, OLD, 1), True),
+        (Reason.KEY_EXPIRED, OLD, (Reason.KEY_EXPIRED, None, 1), False),
+        (Reason.KEY_EXPIRED, None, (Reason.KEY_EXPIRED, None, 0), False),
+        (Reason.ACCESS_POLICY_CHANGED, None, (Reason.ACCESS_MISSING, None, 1), False),
+    ],
+)
+def test_an_event_is_told_as_a_finding_that_is_told_and_says_as_much(
+    cause: Reason, version: str | None, found: tuple[Reason, str | None, int], expected: bool
+) -> None:
+    reason, of, count = found
+
+    assert is_found([Finding(reason, of, (), count, NOW)], cause, version) is expected

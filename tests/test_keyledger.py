@@ -203,7 +203,7 @@ async def test_a_key_comes_back_as_it_was_written(keys: KeyLedger) -> None:
         ),
     )
 
-    await keys.first_seen(KEY, VAULT, NOW)
+    await keys.lies_in(KEY, VAULT, first_seen=NOW)
     await keys.add_rotations(known.rotations)
     await keys.remember_key_state(replace(known, etag=(await keys.key(KEY)).etag))
 
@@ -220,7 +220,7 @@ async def test_a_key_whose_vault_was_never_found_is_known_without_it(keys: KeyLe
 
     assert await keys.key(KEY) == known
     assert [one.vault_id for one in (await keys.keys_page(vault=None, top=1, after=None)).items] == [None]
-    await keys.first_seen(KEY, VAULT, NOW)
+    await keys.lies_in(KEY, VAULT, first_seen=NOW)
     assert (await keys.key(KEY)).vault_id == VAULT
 
 

@@ -113,11 +113,13 @@ def differences(outcomes: Outcomes, planned: Outcomes) -> str:
     for who, outcome in outcomes.items():
         if outcome != planned[who]:
             shared[outcome].append(f"`{who}`" if who.startswith("aks-") else who)
-    clusters = sum(who.startswith("aks-") for who in outcomes)
-    return "; ".join(
-        f"{'every cluster' if len(whos) == clusters else ', '.join(whos)}: {outcome}"
-        for outcome, whos in shared.items()
-    )
+    clusters = {f"`{who}`" for who in outcomes if who.startswith("aks-")}
+    return "; ".join(f"{', '.join(_named(whos, clusters))}: {outcome}" for outcome, whos in shared.items())
+
+
+def _named(whos: list[str], clusters: set[str]) -> list[str]:
+    """All of them, or `every cluster` and who is none."""
+    return ["every cluster", *(who for who in whos if who not in clusters)] if clusters <= set(whos) else whos
 
 
 async def assert_every_report_says_what_to_do(app: Product, azure: Azure, action: str) -> None:

@@ -23,7 +23,9 @@ from shared.rotation import (
     in_order,
     needs,
     picture,
+    put_off,
     standing,
+    succession,
     usable_from,
     user_of,
 )
@@ -343,6 +345,14 @@ def test_a_version_stands_as_the_cluster_that_needs_it_most(found: list[Standing
     assert standing(each) is expected
 
 
+def test_no_cluster_is_moved_to_a_version_that_an_event_alone_has_named() -> None:
+    announced = KeyVersion("f" * 32)
+
+    found = succession(legacy(version=OLD), [], [*VERSIONS, announced], NOW)
+
+    assert found.newest == NEW
+
+
 # what is expected
 
 
@@ -357,6 +367,13 @@ def test_a_version_stands_as_the_cluster_that_needs_it_most(found: list[Standing
         pytest.param(KeyVersion(VERSION, True, NOW, NOW + DAY), NOW + DAY + ADOPTION, id="from-its-start"),
         pytest.param(KeyVersion(VERSION, True, NOW, NOW - DAY), NOW + ADOPTION, id="its-start-is-over"),
         pytest.param(KeyVersion(VERSION, False, NOW), None, id="a-disabled-one-never"),
+        pytest.param(
+            KeyVersion(VERSION, True, NOW - DAY, enabled_since=NOW), NOW + ADOPTION, id="since-it-was-enabled-again"
+        ),
+        pytest.param(
+            KeyVersion(VERSION, True, NOW - DAY, NOW + DAY, enabled_since=NOW), NOW + DAY + ADOPTION, id="starts-later"
+        ),
+        pytest.param(KeyVersion(VERSION, False, NOW - DAY, enabled_since=NOW), None, id="disabled-anew"),
     ],
 )
 def test_when_a_version_is_expected_to_be_taken_up(version: KeyVersion, expected: datetime | None) -> None:
@@ -416,6 +433,28 @@ def test_nothing_is_expected_of_a_disabled_version_and_the_one_before_it_counts_
     versions = [VERSIONS[0], replace(VERSIONS[1], enabled=False)]
 
     assert [version for version, *_ in awaited(customer(since=NOW - DAY), versions=versions)] == [OLD]
+
+
+def test_a_version_that_is_enabled_again_is_expected_anew_unless_it_was_seen_in_use() -> None:
+    again = KeyVersion(NEW, True, CREATED[NEW], enabled_since=NOW - HOUR)
+    known = [due(MIDDLE, -DAY), due(NEW, -DAY), replace(due(NEW, -DAY), cluster=OTHER, first_seen=NOW - DAY)]
+    dated = [(VERSIONS[1], NOW), (again, NOW)]
+
+    found = put_off(known, dated, ADOPTION, NOW)
+
+    assert found == [replace(due(NEW, -DAY), expected_by=NOW - HOUR + ADOPTION)]
+    assert put_off(found, dated, ADOPTION, NOW) == []
+    assert put_off(known, dated, ADOPTION, NOW + ADOPTION) == [], "what is over is over"
+
+
+def test_a_disabled_version_is_expected_by_no_time_and_stays_needed() -> None:
+    versions = [VERSIONS[1], replace(VERSIONS[2], enabled=False)]
+    adoptions = [due(MIDDLE, -DAY), due(NEW, HOUR)]
+
+    found = needs(customer(), adoptions, versions, [MIDDLE, NEW], NOW)
+
+    assert (found[NEW].standing, found[NEW].expected_by) == (Standing.NEEDED, None)
+    assert found[MIDDLE].standing is Standing.NEEDED
 
 
 @pytest.mark.parametrize("user", [legacy(), customer(ended_at=NOW)])
