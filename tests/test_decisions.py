@@ -601,6 +601,25 @@ def test_an_identity_that_is_missing_is_reported(has_identity: bool | None, expe
 
 
 @pytest.mark.parametrize(
+    ("age", "etag", "expected"),
+    [
+        pytest.param(BLOCKED_FOR - SECOND, ETAG, None, id="just-refused"),
+        pytest.param(BLOCKED_FOR, ETAG, Reason.READER_MISSING, id="rested"),
+        pytest.param(SECOND, "another", Reason.READER_MISSING, id="the-cluster-changed"),
+    ],
+)
+def test_a_second_role_that_was_refused_stops_nobody(age: timedelta, etag: str, expected: Reason | None) -> None:
+    refused = refusal(reason=Reason.NOT_PERMITTED, etag=etag, at=NOW - age)
+    found = prerequisites(access=access(reading=Grant.MISSING))
+    facts = Facts(cluster(), prerequisites=found, reader_refused=refused)
+
+    decision = decide(facts, keyed(prerequisites="ensure"), NOW)
+
+    assert answer(decisions.lacks_second_role, facts=facts, assigned=keyed(prerequisites="ensure")) is expected
+    assert decision.action is (Action.ENSURE if expected else Action.WRITE)
+
+
+@pytest.mark.parametrize(
     ("reading", "preparing", "expected"),
     [
         pytest.param(Grant.MISSING, "ensure", Reason.READER_MISSING, id="missing-and-ensure"),
@@ -1401,12 +1420,12 @@ USABLE = st.builds(
 
 
 @PROPERTY
-@given(ANY_DOCUMENT, TARGETS, FOUND, WAITS, REFUSALS, MOMENTS)
+@given(ANY_DOCUMENT, TARGETS, FOUND, WAITS, REFUSALS, REFUSALS, MOMENTS)
 def test_no_document_and_no_survey_makes_a_look_fail(
-    read: dict[str, Any], asked: Target, found: Any, waited: Any, refused: Any, now: datetime
+    read: dict[str, Any], asked: Target, found: Any, waited: Any, refused: Any, without: Any, now: datetime
 ) -> None:
     read = read | {"id": str(CLUSTER_ID)}
-    facts = Facts(Cluster.read(read, read), waited, refused, found)
+    facts = Facts(Cluster.read(read, read), waited, refused, found, reader_refused=without)
 
     decision = decide(facts, assignment(asked=asked), now)
 
@@ -1509,6 +1528,7 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
     known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused", "succession", "rewrite"]
+    known += ["reader_refused"]
 
     assert [field.name for field in fields(Facts)] == known
 
