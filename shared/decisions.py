@@ -343,9 +343,9 @@ def has_no_etag(facts: Facts, _assignment: Assignment, _now: datetime) -> Decisi
 def was_refused(facts: Facts, _assignment: Assignment, now: datetime) -> Decision | None:
     """Azure said no to this very state: the same write again gets the same answer, until the row or time moves on."""
     refusal = facts.refusal
-    if refusal is None or refusal.etag != facts.cluster.etag:
+    if refusal is None or refusal.etag != facts.cluster.etag or now - refusal.at >= BLOCKED_FOR:
         return None
-    if refusal.reason in BLOCKING and now - refusal.at < BLOCKED_FOR:
+    if refusal.reason in BLOCKING:
         return _report(refusal.reason)
     if refusal.reason is Reason.CONFLICT and now - refusal.since >= DEADLINES[Reason.CONFLICT]:
         return Decision(Action.REPORT, (Reason.WAITED_TOO_LONG, Reason.CONFLICT))
@@ -357,7 +357,8 @@ PERMISSION_CODE = "AzureKeyVaultKmsValidateIdentityPermissionCustomerError"
 
 BLOCKING = frozenset({Reason.NOT_PERMITTED, Reason.BLOCKED, Reason.FEATURE_NOT_REGISTERED, Reason.ACCESS_REFUSED})
 BLOCKED_FOR = timedelta(minutes=55)
-"""A refused write rests until the next hourly sweep."""
+"""A refused write rests until the next hourly sweep; so does one that met conflicts for too long, however long ago that
+began: a closed window may have come between."""
 
 
 def vault_has_no_name(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:

@@ -384,7 +384,8 @@ CONFLICT_DEADLINE = DEADLINES[Reason.CONFLICT]
     ],
 )
 def test_a_refused_write_rests(reason: Reason, age: timedelta, etag: str, expected: Reason | None) -> None:
-    refused = refusal(reason=reason, etag=etag, at=NOW - age, since=NOW - age)
+    tried = NOW if reason is Reason.CONFLICT else NOW - age
+    refused = refusal(reason=reason, etag=etag, at=tried, since=NOW - age)
 
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=refused)) is expected
 
@@ -396,6 +397,22 @@ def test_a_refusal_is_no_matter_once_another_try_was_made() -> None:
 
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=blocked)) is None
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=contested)) is Reason.WAITED_TOO_LONG
+
+
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        pytest.param(BLOCKED_FOR - SECOND, Reason.WAITED_TOO_LONG, id="just-before"),
+        pytest.param(BLOCKED_FOR, None, id="exactly-at"),
+        pytest.param(CONFLICT_DEADLINE, None, id="not-tried-since-it-began"),
+    ],
+)
+def test_a_conflict_that_lasted_too_long_is_tried_again_as_rarely_as_a_clear_no(
+    tried: timedelta, expected: Reason | None
+) -> None:
+    refused = refusal(reason=Reason.CONFLICT, at=NOW - tried, since=NOW - CONFLICT_DEADLINE)
+
+    assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=refused)) is expected
 
 
 def test_a_contested_cluster_says_also_what_it_waited_for() -> None:

@@ -948,6 +948,33 @@ async def test_a_second_role_that_was_refused_is_not_asked_for_with_each_try_of_
     assert walk.writes() == []
 
 
+async def test_an_update_that_met_a_conflict_before_its_window_closed_is_made_when_it_opens_again(
+    azure: Azure, account: Account
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.add_key(vault, "etcd")
+    cluster = azure.aks.add("aks-1")
+    granted(azure, cluster, vault)
+    azure.faults.fail_next(*CLUSTER_PUT, 409, code="OperationNotAllowed", message="another operation")
+    opens = azure.clock.now() - timedelta(minutes=59)
+    closes = opens + HOUR
+    week = "mon, tue, wed, thu, fri, sat, sun"
+    window = f'windows: [{{days: [{week}], from: "{opens:%H:%M}", to: "{closes:%H:%M}", timezone: UTC}}]\n'
+
+    async with product(account, PUBLIC + window) as app:
+        walk = Walk(app, azure)
+        await walk.look(cluster)
+        held = await walk.next_look(cluster)
+        azure.clock.advance(8 * HOUR)
+        await walk.look(cluster)
+        record = await walk.until(Reason.AS_ASKED, cluster)
+
+        assert held.reasons == (Reason.WINDOW_CLOSED, Reason.NOT_AS_ASKED)
+        assert record.action is Action.NOTHING
+        assert walk.writes() == ["aks-1"]
+        await walk.assert_nothing_more_is_written(cluster)
+
+
 async def test_while_a_window_is_closed_the_row_says_that_the_second_role_was_refused(
     walk: Walk, azure: Azure, account: Account
 ) -> None:
