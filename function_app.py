@@ -140,15 +140,15 @@ async def on_poisoned_key(message: func.QueueMessage) -> None:
 @app.route("runs", methods=["POST"])
 async def start_run(req: func.HttpRequest) -> func.HttpResponse:
     """Start a run over the fleet, or over a part of it."""
-    from shared.events import RunOrder
+    from shared.events import OPERATOR, RunOrder
     from shared.views import run_view
 
     async def start() -> Any:
         order = RunOrder.decode(req.get_body())
         run_id = f"run-{uuid4().hex}"
-        with about(run=run_id, askedBy="operator"):
+        with about(run=run_id, askedBy=OPERATOR):
             run = await bootstrap.sweeper().start(
-                run_id, asked_by="operator", now=datetime.now(UTC), scope=order.scope, mode=order.mode
+                run_id, asked_by=OPERATOR, now=datetime.now(UTC), scope=order.scope, mode=order.mode
             )
         return run_view(run)
 
@@ -179,11 +179,12 @@ async def get_cluster(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("clusters/{subscription}/{resourceGroup}/{name}/resume", methods=["POST"])
 async def resume_cluster(req: func.HttpRequest) -> func.HttpResponse:
-    """Let a contested cluster be written again, or a rewrite that failed begin anew."""
+    """Let a cluster be written again: contested, refused, or one whose rewrite failed."""
+    from shared.events import OPERATOR
     from shared.views import cluster_view
 
     async def resume() -> Any:
-        record = await bootstrap.reconciler().resume(_cluster_id(req), asked_by="operator", now=datetime.now(UTC))
+        record = await bootstrap.reconciler().resume(_cluster_id(req), asked_by=OPERATOR, now=datetime.now(UTC))
         return cluster_view(record) if record is not None else None
 
     return await _answer(resume, status=202)
@@ -261,12 +262,12 @@ async def get_enforcement(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("enforcement/pause", methods=["POST"])
 async def pause_enforcement(req: func.HttpRequest) -> func.HttpResponse:
     """Keep the app from writing until somebody resumes."""
-    from shared.events import PauseOrder
+    from shared.events import OPERATOR, PauseOrder
     from shared.views import enforcement_view
 
     async def pause() -> Any:
         order = PauseOrder.decode(req.get_body())
-        state = await bootstrap.pauses().pause(by="operator", why=order.reason, now=datetime.now(UTC))
+        state = await bootstrap.pauses().pause(by=OPERATOR, why=order.reason, now=datetime.now(UTC))
         return enforcement_view(state)
 
     return await _answer(pause)
@@ -275,14 +276,15 @@ async def pause_enforcement(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("enforcement/resume", methods=["POST"])
 async def resume_enforcement(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001  the worker wants its name
     """Let the app write again, and start a run so that what was held back goes on at once."""
+    from shared.events import OPERATOR
     from shared.views import enforcement_view
 
     async def resume() -> Any:
         now = datetime.now(UTC)
         run_id = f"run-{uuid4().hex}"
-        with about(run=run_id, askedBy="operator"):
-            state = await bootstrap.pauses().resume(by="operator", now=now)
-            run = await bootstrap.sweeper().start(run_id, asked_by="operator", now=now)
+        with about(run=run_id, askedBy=OPERATOR):
+            state = await bootstrap.pauses().resume(by=OPERATOR, now=now)
+            run = await bootstrap.sweeper().start(run_id, asked_by=OPERATOR, now=now)
         return enforcement_view(state) | {"run": run.id}
 
     return await _answer(resume, status=202)

@@ -67,7 +67,8 @@ def policy() -> PolicyInForce:
         text = file.read_text(encoding="utf-8")
         in_force = PolicyInForce.read(text, settings().second_role, run_command=settings().run_command)
     except (OSError, UnicodeDecodeError) as error:
-        in_force = PolicyInForce(None, (f"{settings().policy_file}: {type(error).__name__}",))
+        wrong = f"{settings().policy_file}: can't be read ({type(error).__name__})"
+        in_force = PolicyInForce(None, (f"{wrong}: let POLICY_FILE name a file in UTF-8, deployed with the app",))
     for fault in in_force.faults:
         message = "the policy document is broken, nothing is written: %s"
         log.error(message, fault, extra=saying(Line.POLICY_BROKEN, fault=fault))

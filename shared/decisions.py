@@ -110,7 +110,8 @@ class Facts:
     """All that a decision may look at. `prerequisites` None means: not looked at yet.
 
     `set_back` is when somebody undid what the app had enforced; the last one may be just now. `paused`: enforcement is.
-    `rewrite` is how far the rewrite of a legacy cluster's secrets is, as long as it may go on.
+    `rewrite` is how far the rewrite of a legacy cluster's secrets is, as long as it may go on. `reader_refused`: Azure
+    did not take the grant of the second role.
     """
 
     cluster: Cluster
@@ -121,6 +122,7 @@ class Facts:
     paused: bool = False
     succession: Succession | None = None
     rewrite: Rewrite | None = None
+    reader_refused: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,9 +344,9 @@ def has_no_etag(facts: Facts, _assignment: Assignment, _now: datetime) -> Decisi
 def was_refused(facts: Facts, _assignment: Assignment, now: datetime) -> Decision | None:
     """Azure said no to this very state: the same write again gets the same answer, until the row or time moves on."""
     refusal = facts.refusal
-    if refusal is None or refusal.etag != facts.cluster.etag:
+    if refusal is None or refusal.etag != facts.cluster.etag or now - refusal.at >= BLOCKED_FOR:
         return None
-    if refusal.reason in BLOCKING and now - refusal.at < BLOCKED_FOR:
+    if refusal.reason in BLOCKING:
         return _report(refusal.reason)
     if refusal.reason is Reason.CONFLICT and now - refusal.since >= DEADLINES[Reason.CONFLICT]:
         return Decision(Action.REPORT, (Reason.WAITED_TOO_LONG, Reason.CONFLICT))
@@ -356,7 +358,8 @@ PERMISSION_CODE = "AzureKeyVaultKmsValidateIdentityPermissionCustomerError"
 
 BLOCKING = frozenset({Reason.NOT_PERMITTED, Reason.BLOCKED, Reason.FEATURE_NOT_REGISTERED, Reason.ACCESS_REFUSED})
 BLOCKED_FOR = timedelta(minutes=55)
-"""A refused write rests until the next hourly sweep."""
+"""A refused write rests until the next hourly sweep; so does one that met conflicts for too long, however long ago that
+began: a closed window may have come between."""
 
 
 def vault_has_no_name(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
@@ -410,13 +413,16 @@ def lacks_access(facts: Facts, assignment: Assignment, _now: datetime) -> Decisi
     return _mend(reason, facts, assignment) if reason is not None else None
 
 
-def lacks_second_role(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
+def lacks_second_role(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
     """The documents disagree on which role stands beside Crypto User, so a missing one stops nobody: only `ensure`
-    grants it.
+    grants it, and where that is refused the write goes on without, as `check` would.
 
     Source: AKS docs, kms-data-encryption; migrate-key-management-service-platform-managed-key-customer-managed-key.
     """
     if facts.prerequisites is None or Reason.READER_MISSING not in warnings(facts.prerequisites):
+        return None
+    refused = facts.reader_refused
+    if refused is not None and refused.etag == facts.cluster.etag and now - refused.at < BLOCKED_FOR:
         return None
     decision = _mend(Reason.READER_MISSING, facts, assignment)
     return decision if decision.action is Action.ENSURE else None

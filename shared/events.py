@@ -25,6 +25,9 @@ CLUSTER_EVENTS = {
 }
 """Event types of a subscription that are served, each with the one operation that matters."""
 
+OPERATOR = "operator"
+"""Who asks for what comes in over HTTP. What events and the timer ask for names something else."""
+
 RUN_FIELDS = ("subscriptions", "resourceGroups", "clusters", "mode")
 MOST_NAMES = 100
 """As many of each as one message holds with room to spare."""
@@ -111,6 +114,11 @@ class ClusterRequest:
             id=message_id,
             run=_optional(body, "run"),
         )
+
+    @property
+    def by_an_operator(self) -> bool:
+        """Whether an operator asks for this look, and not the wait of an earlier one."""
+        return self.asked_by == OPERATOR and self.token is None
 
     def again(self, token: str) -> Self:
         """Return the request for the next look of this wait. The wait is the cluster's: a run's mode ends here."""

@@ -182,8 +182,10 @@ def _out_of_reach(user: KeyUser, network: VaultNetwork) -> Reason | None:
         return None
     if network is VaultNetwork.PERIMETER:
         return Reason.VAULT_PERIMETER
-    if private:
-        return Reason.VAULT_WITHOUT_BYPASS if network is VaultNetwork.CLOSED else None
+    if private and network is VaultNetwork.TRUSTED:
+        return None
+    if private and network is VaultNetwork.CLOSED:
+        return Reason.VAULT_WITHOUT_BYPASS
     return Reason.VAULT_SELECTED_NETWORKS if network is VaultNetwork.SELECTED else Reason.VAULT_CLOSED
 
 

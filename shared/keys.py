@@ -112,11 +112,11 @@ class VaultNetwork(StrEnum):
     OPEN = "open"
     """All networks."""
     TRUSTED = "trusted"
-    """No network, but Azure's trusted services."""
+    """Azure's trusted services, and besides them at most some networks or addresses."""
     CLOSED = "closed"
     """No network, and no trusted service either."""
     SELECTED = "selected"
-    """Some networks or addresses."""
+    """Some networks or addresses, and no trusted service."""
     PERIMETER = "perimeter"
     """What a network security perimeter lets in: it overrides the bypass for trusted services."""
 

@@ -264,10 +264,10 @@ def _network(properties: VaultProperties) -> VaultNetwork:
     denied = rules is not None and _word(rules.default_action or "Allow") == "deny"
     if public == "enabled" and not denied:
         return VaultNetwork.OPEN
-    if public == "enabled" and rules is not None and (rules.ip_rules or rules.virtual_network_rules):
-        return VaultNetwork.SELECTED
-    bypass = rules is None or _word(rules.bypass or "AzureServices") == "azureservices"
-    return VaultNetwork.TRUSTED if bypass else VaultNetwork.CLOSED
+    if rules is None or _word(rules.bypass or "AzureServices") == "azureservices":
+        return VaultNetwork.TRUSTED
+    selected = public == "enabled" and (rules.ip_rules or rules.virtual_network_rules)
+    return VaultNetwork.SELECTED if selected else VaultNetwork.CLOSED
 
 
 def _key(key: KeyId, properties: KeyProperties) -> Key:

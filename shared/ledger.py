@@ -170,7 +170,8 @@ class Ledger:
         """End a claim: keep what was written with before and after, give back its slots, then clear it.
 
         In this order, so that a crash in between is settled again by the next look. LostRace if another look was first.
-        `found` is what else is known of its end, for the line of activity.
+        `found` is what else is known of its end, for the line of activity. The refusal of an optional grant is kept
+        apart: it stops no write, and says nothing of how those before it ended.
         A write that Azure took and somebody undid before it was seen in effect counts as enforced, and so as set back.
         """
         claim = record.claim
@@ -185,7 +186,12 @@ class Ledger:
         change = claim.change
         encrypts = isinstance(change, Change) and change.identity is None and not change.rotates
         enforced_at = now if taken and encrypts else record.enforced_at
-        settled = await self.write(replace(record, claim=None, refusal=refusal, enforced_at=enforced_at))
+        after = replace(record, claim=None, refusal=refusal, enforced_at=enforced_at)
+        if what is Settlement.DONE:
+            after = replace(after, reader_refused=None)
+        if what is Settlement.REFUSED and claim.optional:
+            after = replace(after, refusal=record.refusal, reader_refused=refusal)
+        settled = await self.write(after)
         ended = saying(Line.WRITE_ENDED, what=_what(claim), outcome=what, code=refusal.code if refusal else None)
         log.info("%s: what was claimed is %s", record.cluster_id, what, extra=ended)
         return settled
@@ -482,6 +488,7 @@ def _row(record: Record) -> dict[str, Any]:
             "token": waiting.token if waiting else None,
             "setBy": waiting.set_by if waiting else None,
             "refusal": to_json(_REFUSAL, record.refusal),
+            "readerRefused": to_json(_REFUSAL, record.reader_refused),
             "enforcedAt": record.enforced_at,
             "setBack": ",".join(moment.isoformat() for moment in record.set_back) or None,
             "announced": record.announced,
@@ -515,6 +522,7 @@ def _record(row: Row) -> Record:
         claim=from_json(_CLAIM, row.get("claim")),
         waiting=_waiting(row),
         refusal=from_json(_REFUSAL, row.get("refusal")),
+        reader_refused=from_json(_REFUSAL, row.get("readerRefused")),
         enforced_at=row.get("enforcedAt"),
         set_back=tuple(map(datetime.fromisoformat, filter(None, row.get("setBack", "").split(",")))),
         announced=row.get("announced"),

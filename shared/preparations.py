@@ -82,6 +82,11 @@ class GrantRole:
     role: Role
     step: Literal["grant-role"] = "grant-role"
 
+    @property
+    def optional(self) -> bool:
+        """Whether a cluster is updated without it too: the documents disagree on the second role."""
+        return self.role is not Role.CRYPTO_USER
+
 
 Preparation = CreateVault | AdmitTrustedServices | CreateKey | CreateIdentity | GrantRole
 

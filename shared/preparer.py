@@ -73,7 +73,7 @@ class Preparer:
 
     async def _admits(self, vault: VaultId) -> bool:
         found = await self.keyvault.vault(vault)
-        return found is not None and found.network is not VaultNetwork.CLOSED
+        return found is not None and found.network not in {VaultNetwork.CLOSED, VaultNetwork.SELECTED}
 
     async def _is_granted(self, asked: GrantRole, now: datetime) -> bool | None:
         found = await self.keyvault.vault(asked.vault)

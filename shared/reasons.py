@@ -113,7 +113,7 @@ class Reason(StrEnum):
     VAULT_PERIMETER = "vault-perimeter"
     """A network security perimeter guards the vault; it overrides the bypass for trusted services."""
     VAULT_SELECTED_NETWORKS = "vault-selected-networks"
-    """The vault's firewall lets selected networks in, and AKS comes from none of them."""
+    """The vault's firewall lets selected networks in and no trusted service, and AKS comes from none of them."""
     VAULT_CLOSED = "vault-closed"
     """The target says public, but the vault is not open to all networks."""
     VAULT_OPEN = "vault-open"
@@ -351,7 +351,11 @@ _FIXES = {
     Reason.VAULT_DELETED: Fix("Recover the vault.", _VAULT.format(verb="recover")),
     Reason.VAULT_OTHER_TENANT: Fix("Use a vault of the cluster's own tenant."),
     Reason.VAULT_PERIMETER: Fix("Use a vault that no network security perimeter guards."),
-    Reason.VAULT_SELECTED_NETWORKS: Fix("Open the vault to all networks, or close it but for trusted services."),
+    Reason.VAULT_SELECTED_NETWORKS: Fix(
+        "Let Azure's trusted services bypass the vault's firewall; its rules may stay. A cluster that reaches it as"
+        " public needs it open to all networks.",
+        _VAULT.format(verb="update") + " --bypass AzureServices",
+    ),
     Reason.VAULT_CLOSED: Fix("Write `networkAccess: private`, or open the vault to all networks."),
     Reason.VAULT_OPEN: Fix("Write `networkAccess: public`, or close the vault but for trusted services."),
     Reason.VAULT_WITHOUT_BYPASS: Fix(

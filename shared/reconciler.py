@@ -111,11 +111,14 @@ class Reconciler:
         await self._report(Reason.POISONED, record, request, now=now)
 
     async def resume(self, cluster_id: ClusterId, *, asked_by: str, now: datetime) -> Record | None:
-        """Let a contested cluster be written again, or a rewrite that failed begin anew; None if it is not known."""
+        """Let a contested cluster be written again, what was refused be tried again, and a rewrite that failed begin
+        anew; None if it is not known.
+        """
         record = await self.ledger.cluster(cluster_id)
         if record is None:
             return None
-        resumed = await self.ledger.write(replace(record, set_back=(), enforced_at=None, refusal=None, rewrite=None))
+        anew = replace(record, set_back=(), enforced_at=None, refusal=None, reader_refused=None, rewrite=None)
+        resumed = await self.ledger.write(anew)
         await self.ledger.note(Activity(cluster_id, uuid4().hex, now, "resumed", {"askedBy": asked_by}))
         await self.queues.ask_for_cluster(ClusterRequest(cluster_id, asked_by))
         return resumed
@@ -203,16 +206,8 @@ class Reconciler:
         if record.claim is not None:
             waits_for = wait_of(record.claim.change)
             return await self._wait(waits_for, record, seen, request, now=now, after=self.look_again)
-        seen = replace(seen, rewrite=record.rewrite_of(cluster))
-        succession = await self.usage.succession(cluster, now=now)
-        facts = Facts(
-            cluster,
-            record.waiting,
-            record.refusal,
-            set_back=record.set_back_by(now, succession),
-            succession=succession,
-            rewrite=seen.rewrite,
-        )
+        seen = self._tried_anew(replace(seen, rewrite=record.rewrite_of(cluster)), request, assignment)
+        facts = await self._facts(cluster, seen, now)
         try:
             facts, decision = await self._look_closer(facts, assignment, now)
             decision, about = await self._look_at_version(cluster, decision, assignment, now)
@@ -229,6 +224,27 @@ class Reconciler:
         if decision.reason is Reason.CONTESTED:
             looked = replace(looked, set_back=facts.set_back)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
+
+    def _tried_anew(self, seen: Record, request: ClusterRequest, assignment: Assignment) -> Record:
+        """Let what an operator asks for be tried at once: what was mended a moment ago is to be seen."""
+        if not request.by_an_operator:
+            return seen
+        if request.run is None:
+            self.surveyor.forget()
+        return seen.after_mending() if assignment.mode is Mode.ENFORCE else seen
+
+    async def _facts(self, cluster: Cluster, seen: Record, now: datetime) -> Facts:
+        """What a decision may look at before a closer look."""
+        succession = await self.usage.succession(cluster, now=now)
+        return Facts(
+            cluster,
+            seen.waiting,
+            seen.refusal,
+            set_back=seen.set_back_by(now, succession),
+            succession=succession,
+            rewrite=seen.rewrite,
+            reader_refused=seen.reader_refused,
+        )
 
     async def _look_at_version(
         self, cluster: Cluster, decision: Decision, assignment: Assignment, now: datetime
@@ -365,6 +381,8 @@ class Reconciler:
                 return await self._wait(Reason.PROPAGATING, record, record, request, now=now, after=after)
             refusal = _refusal(reason_of(error), error, record, cluster.etag or "", now)
             settled = await self.ledger.settle(record, Settlement.REFUSED, now=now, refusal=refusal)
+            if claim.optional:
+                return settled  # the look that was sent for goes on without it
             record = replace(settled, change=None)  # as the looks to come will say it: what was asked is in the line
             subject = subject_of(cluster, self.policy.assignment(cluster, now))
             return await self._report(refusal.reason, record, request, now=now, detail=str(error), subject=subject)

@@ -23,7 +23,7 @@ from shared.decisions import (
 )
 from shared.keys import KeyId
 from shared.policy import Assignment, Mode
-from shared.preparations import Preparation
+from shared.preparations import GrantRole, Preparation
 from shared.reasons import Action, Fix, Reason, fix
 from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
@@ -53,6 +53,11 @@ class Claim:
     claimed_at: datetime
     accepted_at: datetime | None = None
     operation: str | None = None
+
+    @property
+    def optional(self) -> bool:
+        """Whether the cluster is updated without it too."""
+        return isinstance(self.change, GrantRole) and self.change.optional
 
     @property
     def operation_id(self) -> str | None:
@@ -168,7 +173,8 @@ class Record:
 
     `version` is the row's ETag, None while the row does not exist; it takes no part in comparisons, so that
     a look that finds nothing new writes nothing. `use` sums up what was remembered of its use of a key, `past_keys`
-    are those that it used before. `rewrite` is how far the rewrite of its secrets is.
+    are those that it used before. `rewrite` is how far the rewrite of its secrets is. `reader_refused` is why its
+    identity has no second role, though the app was to grant it.
     """
 
     cluster_id: ClusterId
@@ -197,6 +203,7 @@ class Record:
     use: str | None = None
     past_keys: tuple[KeyId, ...] = ()
     rewrite: Rewrite | None = None
+    reader_refused: Refusal | None = None
 
     @property
     def enforced_untold(self) -> bool:
@@ -253,12 +260,24 @@ class Record:
             self,
             action=decision.action,
             reasons=decision.reasons,
-            detail=detail,
+            detail=detail or self._without_reader(decision),
             fix=None,
             change=decision.change,
             decided_at=now,
             waiting=self.waiting if gave_up or decision.action is Action.WAIT else None,
         )
+
+    def _without_reader(self, decision: Decision) -> str | None:
+        refused = self.reader_refused if Reason.READER_MISSING in decision.reasons else None
+        return f"{refused.code}: {refused.text}" if refused is not None else None
+
+    def after_mending(self) -> Self:
+        """Forget what Azure would not do: somebody may have given a right, or taken a lock or a policy away.
+
+        What only passes by itself, a conflict, keeps its deadline.
+        """
+        blocked = self.refusal is not None and self.refusal.reason in BLOCKING
+        return replace(self, refusal=None if blocked else self.refusal, reader_refused=None)
 
     def after_assigning(self, assignment: Assignment) -> Self:
         """Take over what the policy asks."""

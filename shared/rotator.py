@@ -31,7 +31,7 @@ from shared.errors import (
     Unclear,
     Unreadable,
 )
-from shared.events import ClusterRequest, KeyRequest, RewriteOrder, RotateOrder
+from shared.events import OPERATOR, ClusterRequest, KeyRequest, RewriteOrder, RotateOrder
 from shared.keyledger import KeyLedger
 from shared.keyrecords import Detection, KnownKey, Rotation, RotationClaim, detected
 from shared.keys import KeyId, KeyVersion
@@ -46,7 +46,6 @@ from shared.vaultdoor import VaultDoor
 
 log = logger(__name__)
 
-_OPERATOR = "operator"
 _RACES = 5
 _SHOWN = 100
 """So many clusters are named that keep a key from being rotated."""
@@ -114,7 +113,7 @@ class Rotator:
                 raise Declined("the key got a new version while it was to be rotated")
             await self._require_ready(known, now)
             claim = RotationClaim(uuid4().hex, now, len(known.rotations), order.by)
-            with suppress(LostRace), about(key=key, askedBy=_OPERATOR):
+            with suppress(LostRace), about(key=key, askedBy=OPERATOR):
                 await self.keys.claim_rotation(known, claim)
                 return await self._rotate(known, claim, now)
             seen = known
@@ -190,11 +189,11 @@ class Rotator:
                 await self.keys.claim_rotation(read, None)
 
     async def _note_rotation(self, key: KeyId, claim: RotationClaim, outcome: str, **more: str) -> None:
-        said = {"askedBy": _OPERATOR, "by": claim.by, "outcome": outcome, **more}
+        said = {"askedBy": OPERATOR, "by": claim.by, "outcome": outcome, **more}
         await self.ledger.note(Activity(key, claim.intent, claim.at, "rotated", said))
 
     async def _ask_for(self, known: KnownKey) -> None:
-        await self.queues.ask_for_key(KeyRequest(known.key, _OPERATOR, known.vault_id))
+        await self.queues.ask_for_key(KeyRequest(known.key, OPERATOR, known.vault_id))
 
     # a rewrite, confirmed
 
@@ -210,7 +209,7 @@ class Rotator:
             record = await self.ledger.cluster(cluster_id)
             if record is None:
                 return None
-            with suppress(LostRace), about(cluster=cluster_id, askedBy=_OPERATOR):
+            with suppress(LostRace), about(cluster=cluster_id, askedBy=OPERATOR):
                 return await self._confirm(record, order, now)
         raise Unavailable("LostRace", f"the rows of {cluster_id} keep changing")
 
@@ -226,13 +225,13 @@ class Rotator:
         if all(use.is_rewritten for use in uses):
             newest = max(uses, key=lambda use: use.user.rewritten_at or at).user
             return ConfirmedRewrite(record.cluster_id, newest.rewritten_by, newest.rewritten_at or at, keys)
-        said = {"askedBy": _OPERATOR, "by": order.by, "rewrittenAt": at}
+        said = {"askedBy": OPERATOR, "by": order.by, "rewrittenAt": at}
         line = f"reencrypted|{int(at.timestamp() * 1000)}"
         await self.ledger.note(Activity(record.cluster_id, line, now, "reencrypted", said))
         for use in uses:
             await self.keys.rewritten(use.key, record.cluster_id, use.user.resource_uid, by=order.by, at=at)
         for key in keys:
-            await self.queues.ask_for_key(KeyRequest(key, _OPERATOR))
+            await self.queues.ask_for_key(KeyRequest(key, OPERATOR))
         log.info("%s: its secrets are said to be rewritten since %s", record.cluster_id, at)
         return ConfirmedRewrite(record.cluster_id, order.by, at, keys)
 
@@ -251,7 +250,7 @@ class Rotator:
 
     async def _not_seen(self, record: Record) -> Declined:
         """What is known of the cluster is older than its last update: let the app look, so that another try holds."""
-        await self.queues.ask_for_cluster(ClusterRequest(record.cluster_id, _OPERATOR))
+        await self.queues.ask_for_cluster(ClusterRequest(record.cluster_id, OPERATOR))
         return Declined("the app has not seen the cluster's last update in effect: a look is asked for, then try again")
 
     async def _uses(self, record: Record) -> list[_Use]:

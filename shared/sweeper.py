@@ -20,7 +20,7 @@ from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
 from shared.decisions import Decision, Facts, changes_something, decide, held_back, vault_of, would_write
 from shared.errors import EnforcerError, LostRace, Malformed, Throttled, Unreadable
-from shared.events import ClusterRequest, KeyRequest, Scope, ShardRequest
+from shared.events import OPERATOR, ClusterRequest, KeyRequest, Scope, ShardRequest
 from shared.keys import KeyId, VaultId
 from shared.ledger import Ledger
 from shared.pauses import Pauses
@@ -201,7 +201,8 @@ class Sweeper:
         self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime
     ) -> None:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
-        decision = await self._decide(cluster, record, assignment, tally, now)
+        by_an_operator = request.asked_by == OPERATOR
+        decision = await self._decide(cluster, record, assignment, tally, now, by_an_operator=by_an_operator)
         tally.seen.add(cluster.id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
         tally.key_management[cluster.encryption.key_management] += 1
@@ -224,16 +225,25 @@ class Sweeper:
             log.info("%s: somebody else has just looked at it", cluster.id)
 
     async def _decide(
-        self, cluster: Cluster, record: Record, assignment: Assignment, tally: _Tally, now: datetime
+        self,
+        cluster: Cluster,
+        record: Record,
+        assignment: Assignment,
+        tally: _Tally,
+        now: datetime,
+        *,
+        by_an_operator: bool,
     ) -> Decision:
-        """Decide on what a list shows.
+        """Decide on what a list shows. What was refused is tried again at once where an operator asks.
 
         A row that is held back was looked at closely already: while it stays held back, another look finds no more.
         """
+        afresh = by_an_operator and assignment.mode is Mode.ENFORCE
+        known = record.after_mending() if afresh else record
         facts = Facts(
             cluster,
             record.waiting,
-            record.refusal,
+            known.refusal,
             set_back=record.set_back_by(now),
             succession=await self.usage.succession(cluster, now=now, shared=tally.books),
             rewrite=record.rewrite_of(cluster),

@@ -113,8 +113,11 @@ async def test_an_open_vault_is_used_without_its_id(app: Product, azure: Azure) 
     await assert_nothing_more_is_written(app, azure, cluster)
 
 
-async def test_a_closed_vault_is_used_with_its_id(azure: Azure, account: Account) -> None:
-    cluster = scene(azure, **TRUSTED).cluster()
+@pytest.mark.parametrize("rules", [pytest.param((), id="no-rules"), pytest.param(("203.0.113.0/24",), id="rules")])
+async def test_a_closed_vault_is_used_with_its_id_whoever_else_its_rules_let_in(
+    azure: Azure, account: Account, rules: tuple[str, ...]
+) -> None:
+    cluster = scene(azure, **TRUSTED, ip_rules=rules).cluster()
 
     async with product(account, PRIVATE) as app:
         await app.look(cluster)
@@ -172,7 +175,9 @@ async def test_a_cluster_with_the_vaults_id_beside_public_is_compliant(app: Prod
     [
         pytest.param({"public_network_access": "SecuredByPerimeter"}, Reason.VAULT_PERIMETER, id="perimeter"),
         pytest.param(
-            {**TRUSTED, "ip_rules": ("203.0.113.0/24",)}, Reason.VAULT_SELECTED_NETWORKS, id="selected-networks"
+            {**TRUSTED, "bypass": "None", "ip_rules": ("203.0.113.0/24",)},
+            Reason.VAULT_SELECTED_NETWORKS,
+            id="selected-networks",
         ),
         pytest.param({"default_action": "Deny", "bypass": "None"}, Reason.VAULT_WITHOUT_BYPASS, id="no-bypass"),
         pytest.param({"tenant": "00000000-0000-0000-0000-00000000beef"}, Reason.VAULT_OTHER_TENANT, id="other-tenant"),

@@ -384,7 +384,8 @@ CONFLICT_DEADLINE = DEADLINES[Reason.CONFLICT]
     ],
 )
 def test_a_refused_write_rests(reason: Reason, age: timedelta, etag: str, expected: Reason | None) -> None:
-    refused = refusal(reason=reason, etag=etag, at=NOW - age, since=NOW - age)
+    tried = NOW if reason is Reason.CONFLICT else NOW - age
+    refused = refusal(reason=reason, etag=etag, at=tried, since=NOW - age)
 
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=refused)) is expected
 
@@ -396,6 +397,22 @@ def test_a_refusal_is_no_matter_once_another_try_was_made() -> None:
 
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=blocked)) is None
     assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=contested)) is Reason.WAITED_TOO_LONG
+
+
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        pytest.param(BLOCKED_FOR - SECOND, Reason.WAITED_TOO_LONG, id="just-before"),
+        pytest.param(BLOCKED_FOR, None, id="exactly-at"),
+        pytest.param(CONFLICT_DEADLINE, None, id="not-tried-since-it-began"),
+    ],
+)
+def test_a_conflict_that_lasted_too_long_is_tried_again_as_rarely_as_a_clear_no(
+    tried: timedelta, expected: Reason | None
+) -> None:
+    refused = refusal(reason=Reason.CONFLICT, at=NOW - tried, since=NOW - CONFLICT_DEADLINE)
+
+    assert answer(decisions.was_refused, facts=Facts(cluster(), refusal=refused)) is expected
 
 
 def test_a_contested_cluster_says_also_what_it_waited_for() -> None:
@@ -598,6 +615,25 @@ def test_an_identity_that_is_missing_is_reported(has_identity: bool | None, expe
 
     assert answer(decisions.lacks_identity, facts=facts, assigned=keyed()) is expected
     assert answer(decisions.lacks_identity, assigned=keyed()) is None
+
+
+@pytest.mark.parametrize(
+    ("age", "etag", "expected"),
+    [
+        pytest.param(BLOCKED_FOR - SECOND, ETAG, None, id="just-refused"),
+        pytest.param(BLOCKED_FOR, ETAG, Reason.READER_MISSING, id="rested"),
+        pytest.param(SECOND, "another", Reason.READER_MISSING, id="the-cluster-changed"),
+    ],
+)
+def test_a_second_role_that_was_refused_stops_nobody(age: timedelta, etag: str, expected: Reason | None) -> None:
+    refused = refusal(reason=Reason.NOT_PERMITTED, etag=etag, at=NOW - age)
+    found = prerequisites(access=access(reading=Grant.MISSING))
+    facts = Facts(cluster(), prerequisites=found, reader_refused=refused)
+
+    decision = decide(facts, keyed(prerequisites="ensure"), NOW)
+
+    assert answer(decisions.lacks_second_role, facts=facts, assigned=keyed(prerequisites="ensure")) is expected
+    assert decision.action is (Action.ENSURE if expected else Action.WRITE)
 
 
 @pytest.mark.parametrize(
@@ -1401,12 +1437,12 @@ USABLE = st.builds(
 
 
 @PROPERTY
-@given(ANY_DOCUMENT, TARGETS, FOUND, WAITS, REFUSALS, MOMENTS)
+@given(ANY_DOCUMENT, TARGETS, FOUND, WAITS, REFUSALS, REFUSALS, MOMENTS)
 def test_no_document_and_no_survey_makes_a_look_fail(
-    read: dict[str, Any], asked: Target, found: Any, waited: Any, refused: Any, now: datetime
+    read: dict[str, Any], asked: Target, found: Any, waited: Any, refused: Any, without: Any, now: datetime
 ) -> None:
     read = read | {"id": str(CLUSTER_ID)}
-    facts = Facts(Cluster.read(read, read), waited, refused, found)
+    facts = Facts(Cluster.read(read, read), waited, refused, found, reader_refused=without)
 
     decision = decide(facts, assignment(asked=asked), now)
 
@@ -1509,6 +1545,7 @@ def test_a_change_to_a_key_touches_kms_and_identity_alone_and_is_not_asked_for_t
 def test_all_facts_are_known_to_these_tests() -> None:
     """A new fact needs a strategy above."""
     known = ["cluster", "waiting", "refusal", "prerequisites", "set_back", "paused", "succession", "rewrite"]
+    known += ["reader_refused"]
 
     assert [field.name for field in fields(Facts)] == known
 

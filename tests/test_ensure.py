@@ -13,8 +13,9 @@ import pytest
 
 from local.simulator import SUBSCRIPTION
 from local.simulator.keyvault import access_policy
+from shared.clusters import ClusterId
 from shared.errors import Unavailable, Unreadable
-from shared.events import ShardRequest
+from shared.events import OPERATOR, ShardRequest
 from shared.policy import Mode, SecondRole
 from shared.preparations import CreateVault
 from shared.preparer import Preparer
@@ -865,3 +866,247 @@ async def test_what_is_taken_away_again_is_put_in_place_again_by_the_same_name(w
     assert [call.path for call in azure.journal.matching(*GRANT_PUT)] == [*names, *names]
     assert walk.writes()[5:] == ["grant", "grant", "aks-1"]
     assert len((await walk.app.record(cluster)).set_back) == 1
+
+
+# a second role that is refused
+
+
+GRANT = "Microsoft.Authorization/roleAssignments/write"
+
+
+def lacking_the_second_role(azure: Azure) -> tuple[SimulatedCluster, SimulatedVault]:
+    """A cluster that lacks nothing but the second role, in an app that may not grant it."""
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.add_key(vault, "etcd")
+    cluster = azure.aks.add("aks-1")
+    granted(azure, cluster, vault, "Key Vault Crypto User")
+    azure.permissions.refuse(GRANT)
+    return cluster, vault
+
+
+async def test_a_second_role_that_is_refused_is_a_warning_and_the_write_goes_on_without_it(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+
+    refused = await walk.look(cluster)
+    assert (refused.action, refused.reasons) == (Action.WAIT, (Reason.PREPARING, Reason.READER_MISSING))
+    assert (refused.claim, walk.writes()) == (None, [])
+    await walk.assert_nothing_is_held(cluster)
+    updating = await walk.next_look(cluster)
+    still = await walk.next_look(cluster)
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    for record in (updating, still):
+        assert record.reasons == (Reason.UPDATING, Reason.READER_MISSING)
+        assert GRANT in (record.detail or "")
+        assert (record.detail or "").startswith("AuthorizationFailed: ")
+    assert (walk.writes(), walk.tries()) == (["aks-1"], 2)
+    assert cluster.encryption == "customer-managed"
+    (line,) = await walk.app.preparations_noted()
+    assert (line["outcome"], line["code"]) == ("refused", "AuthorizationFailed")
+    assert (await walk.app.record(cluster)).reader_refused is None
+    await walk.assert_nothing_is_held(cluster)
+    await walk.assert_nothing_more_is_written(cluster)
+
+
+async def test_a_second_role_that_was_refused_is_asked_for_again_with_the_next_update_that_was_refused(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+    update = "Microsoft.ContainerService/managedClusters/write"
+    azure.permissions.refuse(update)
+    await walk.look(cluster)
+    record = await walk.next_look(cluster)
+    assert record.reasons == (Reason.NOT_PERMITTED,)
+    assert update in (record.detail or "")
+    for action in (update, GRANT):
+        azure.permissions.allow(action)
+
+    azure.clock.advance(RESTS)
+    await walk.look(cluster)
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    assert walk.writes() == ["grant", "aks-1"]
+    await walk.assert_nothing_more_is_written(cluster)
+
+
+async def test_a_second_role_that_was_refused_is_not_asked_for_with_each_try_of_an_update_and_keeps_its_deadline(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+    azure.faults.fail_next(*CLUSTER_PUT, 409, code="OperationNotAllowed", message="another operation", times=1000)
+    record, began = await walk.look(cluster), walk.now
+
+    while record.reasons[0] is not Reason.WAITED_TOO_LONG:
+        assert walk.now - began < 7 * HOUR
+        azure.clock.advance(timedelta(minutes=10))
+        record = await walk.next_look(cluster)
+
+    assert (record.action, record.reasons) == (Action.REPORT, (Reason.WAITED_TOO_LONG, Reason.CONFLICT))
+    assert len(azure.journal.matching(*GRANT_PUT)) <= 8
+    assert walk.writes() == []
+
+
+async def test_an_update_that_met_a_conflict_before_its_window_closed_is_made_when_it_opens_again(
+    azure: Azure, account: Account
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.add_key(vault, "etcd")
+    cluster = azure.aks.add("aks-1")
+    granted(azure, cluster, vault)
+    azure.faults.fail_next(*CLUSTER_PUT, 409, code="OperationNotAllowed", message="another operation")
+    opens = azure.clock.now() - timedelta(minutes=59)
+    closes = opens + HOUR
+    week = "mon, tue, wed, thu, fri, sat, sun"
+    window = f'windows: [{{days: [{week}], from: "{opens:%H:%M}", to: "{closes:%H:%M}", timezone: UTC}}]\n'
+
+    async with product(account, PUBLIC + window) as app:
+        walk = Walk(app, azure)
+        await walk.look(cluster)
+        held = await walk.next_look(cluster)
+        azure.clock.advance(8 * HOUR)
+        await walk.look(cluster)
+        record = await walk.until(Reason.AS_ASKED, cluster)
+
+        assert held.reasons == (Reason.WINDOW_CLOSED, Reason.NOT_AS_ASKED)
+        assert record.action is Action.NOTHING
+        assert walk.writes() == ["aks-1"]
+        await walk.assert_nothing_more_is_written(cluster)
+
+
+async def test_while_a_window_is_closed_the_row_says_that_the_second_role_was_refused(
+    walk: Walk, azure: Azure, account: Account
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+    await walk.look(cluster)
+    tomorrow = f"{walk.now + 24 * HOUR:%a}".lower()
+    window = f'windows: [{{days: [{tomorrow}], from: "08:00", to: "09:00", timezone: UTC}}]\n'
+
+    async with product(account, PUBLIC + window) as app:
+        record = await Walk(app, azure).look(cluster)
+
+    assert record.reasons == (Reason.WINDOW_CLOSED, Reason.NOT_AS_ASKED, Reason.READER_MISSING)
+    assert GRANT in (record.detail or "")
+    assert record.fix is not None
+    assert "Key Vault Reader" in record.fix.text
+    assert walk.writes() == []
+
+
+# what was refused, and an operator who mended it
+
+
+async def refused_by_a_missing_right(walk: Walk, azure: Azure) -> SimulatedCluster:
+    """A cluster whose role the app could not grant, a minute after it was given the right."""
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.add_key(vault, "etcd")
+    cluster = azure.aks.add("aks-1")
+    azure.permissions.refuse(GRANT)
+    record = await walk.look(cluster)
+    assert record.reasons == (Reason.NOT_PERMITTED,)
+    azure.permissions.allow(GRANT)
+    azure.clock.advance(timedelta(minutes=1))
+    return cluster
+
+
+async def test_an_operator_who_resumes_a_cluster_sees_a_mended_right_at_once(walk: Walk, azure: Azure) -> None:
+    cluster = await refused_by_a_missing_right(walk, azure)
+
+    resumed = await walk.app.reconciler.resume(ClusterId.parse(cluster.id), asked_by=OPERATOR, now=walk.now)
+    record = await walk.look(cluster, asked_by=OPERATOR)
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    assert resumed is not None
+    assert resumed.refusal is None
+    assert record.reasons == (Reason.PREPARING, Reason.ACCESS_MISSING)
+    assert walk.writes() == ["grant", "grant", "aks-1"]
+    await walk.assert_nothing_more_is_written(cluster)
+
+
+async def test_a_run_of_an_operator_tries_what_was_refused_at_once_and_the_timers_does_not(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster = await refused_by_a_missing_right(walk, azure)
+
+    timers = await walk.app.sweeper.sweep(ShardRequest("sweep-1", SUBSCRIPTION, "sweep"), now=walk.now)
+    event = await walk.look(cluster, asked_by="event:operator")
+    audit = await walk.app.sweeper.sweep(ShardRequest("run-1", SUBSCRIPTION, OPERATOR, Mode.AUDIT), now=walk.now)
+    audited = await walk.look(cluster, asked_by=OPERATOR, mode=Mode.AUDIT)
+    run = await walk.app.sweeper.sweep(ShardRequest("run-2", SUBSCRIPTION, OPERATOR), now=walk.now)
+    record = await walk.look(cluster, asked_by=OPERATOR)
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    assert [shard.enqueued if shard else None for shard in (timers, audit, run)] == [0, 0, 1]
+    assert (event.reasons, audited.reasons) == ((Reason.NOT_PERMITTED,), (Reason.NOT_PERMITTED,))
+    assert record.reasons == (Reason.PREPARING, Reason.ACCESS_MISSING)
+    assert walk.writes() == ["grant", "grant", "aks-1"]
+    await walk.assert_nothing_more_is_written(cluster)
+
+
+async def test_what_is_still_refused_is_tried_once_for_each_time_that_an_operator_asks(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster = await refused_by_a_missing_right(walk, azure)
+    azure.permissions.refuse(GRANT)
+
+    before = walk.tries()
+    again = await walk.look(cluster, asked_by=OPERATOR)
+    await walk.look(cluster)
+
+    assert again.reasons == (Reason.NOT_PERMITTED,)
+    assert walk.tries() == before + 1
+    await walk.assert_nothing_is_held(cluster)
+
+
+async def test_a_second_role_that_is_still_refused_is_asked_for_once_though_an_operator_asked_for_the_look(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+
+    await walk.look(cluster, asked_by=OPERATOR)
+    for _ in range(MOST_LOOKS):
+        record = await walk.app.record(cluster)
+        if record.waiting is None:
+            break
+        azure.clock.advance(LOOK_AGAIN)
+        await walk.look(cluster, asked_by=OPERATOR, token=record.waiting.token)
+
+    assert walk.writes() == ["aks-1"]
+    assert len(azure.journal.matching(*GRANT_PUT)) == 1
+
+
+async def test_what_an_operator_wants_tried_again_waits_for_its_window_and_is_tried_then(
+    walk: Walk, azure: Azure, account: Account
+) -> None:
+    cluster = await refused_by_a_missing_right(walk, azure)
+    opens = walk.now.replace(second=0, microsecond=0) + timedelta(minutes=10)
+    day = f"{opens:%a}".lower()
+    window = f'windows: [{{days: [{day}], from: "{opens:%H:%M}", to: "{opens:%H:%M}", timezone: UTC}}]\n'
+
+    async with product(account, PUBLIC + window) as app:
+        narrow = Walk(app, azure)
+        held = await narrow.look(cluster, asked_by=OPERATOR)
+        record = await narrow.next_look(cluster)
+
+        assert held.reasons == (Reason.WINDOW_CLOSED, Reason.ACCESS_MISSING)
+        assert record.reasons == (Reason.PREPARING, Reason.ACCESS_MISSING)
+        assert walk.writes() == ["grant"]
+
+
+async def test_an_operator_who_resumes_a_cluster_sees_what_was_mended_a_moment_ago(
+    azure: Azure, account: Account
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.add_key(vault, "etcd")
+    cluster = azure.aks.add("aks-1")
+
+    async with product(account, PUBLIC.replace("ensure", "check")) as app:
+        walk = Walk(app, azure)
+        before = await walk.look(cluster)
+        granted(azure, cluster, vault)
+        await app.reconciler.resume(ClusterId.parse(cluster.id), asked_by=OPERATOR, now=walk.now)
+        after = await walk.look(cluster, asked_by=OPERATOR)
+
+        assert before.reasons == (Reason.ACCESS_MISSING,)
+        assert after.reasons == (Reason.UPDATING,)
+        assert walk.writes() == ["aks-1"]

@@ -329,15 +329,21 @@ async def test_a_conflict_that_never_passes_is_a_bounded_wait(
     await rooms.look(cluster)
 
     reasons = []
-    for hours in range(1, 9):
+    for hours in range(1, 8):
         await rooms.look(cluster, now=NOW + hours * HOUR)
         reasons.append((await rooms.record(cluster)).reasons)
 
     assert reasons[0] == (Reason.UPDATING,)
     assert reasons[-1] == (Reason.WAITED_TOO_LONG, Reason.CONFLICT)
     sent = puts(azure, cluster)
-    await rooms.look(cluster, now=NOW + 12 * HOUR)
+    await rooms.look(cluster, now=NOW + 7 * HOUR + 30 * LOOK_AGAIN)
     assert puts(azure, cluster) == sent <= 8
+    assert await rooms.slots_held() == []
+
+    for minutes in (0, 2, 30):
+        await rooms.look(cluster, now=NOW + 12 * HOUR + minutes * LOOK_AGAIN)
+    assert (await rooms.record(cluster)).reasons == (Reason.WAITED_TOO_LONG, Reason.CONFLICT)
+    assert puts(azure, cluster) == sent + 1
     assert await rooms.slots_held() == []
 
 

@@ -595,6 +595,8 @@ def test_without_its_policy_file_the_app_starts_says_so_and_writes_nothing(
     app.wait_quiet()
 
     assert (health["status"], health["policy"]["mode"]) == ("degraded", "audit")
+    (fault,) = health["policy"]["faults"]
+    assert "none.yaml: can't be read (FileNotFoundError): let POLICY_FILE name a file" in fault
     assert azure.journal.writes() == ()
 
 

@@ -162,7 +162,9 @@ def test_an_expiry_that_a_rotation_policy_stamps_is_a_finding_where_a_legacy_clu
         pytest.param(user(), VaultNetwork.CLOSED, Reason.VAULT_CLOSED, id="public-closed"),
         pytest.param(user(), VaultNetwork.PERIMETER, Reason.VAULT_PERIMETER, id="public-perimeter"),
         pytest.param(user(access="Private"), VaultNetwork.TRUSTED, None, id="private-trusted"),
-        pytest.param(user(access="Private"), VaultNetwork.SELECTED, None, id="private-selected"),
+        pytest.param(
+            user(access="Private"), VaultNetwork.SELECTED, Reason.VAULT_SELECTED_NETWORKS, id="private-selected"
+        ),
         pytest.param(user(access="Private"), VaultNetwork.CLOSED, Reason.VAULT_WITHOUT_BYPASS, id="private-closed"),
         pytest.param(user(access="Private"), VaultNetwork.PERIMETER, Reason.VAULT_PERIMETER, id="private-perimeter"),
         pytest.param(legacy(access="Private"), VaultNetwork.CLOSED, None, id="legacy-by-its-private-endpoint"),

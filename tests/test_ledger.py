@@ -83,6 +83,7 @@ async def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
         claim=claim(),
         waiting=WAITING,
         refusal=Refusal(Reason.BLOCKED, "ScopeLocked", "text", "etag-0", NOW, NOW),
+        reader_refused=Refusal(Reason.NOT_PERMITTED, "AuthorizationFailed", "text", "etag-0", NOW, NOW),
         closed_at=NOW,
     )
 

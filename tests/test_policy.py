@@ -209,7 +209,7 @@ def test_all_of_the_document_is_read() -> None:
         ),
         pytest.param(
             f"exemptions: [{{match: {{}}, owner: a, reason: b, expires: 2027-02-31}}]\n{SMALLEST_POLICY}",
-            "day",
+            "exemptions.0.expires: '2027-02-31' is no day: write a date",
             id="a-day-that-no-month-has",
         ),
     ],
@@ -297,7 +297,14 @@ def test_every_fault_is_named_at_once_with_its_path_and_what_to_write() -> None:
         pytest.param(f"1: 2\n{SMALLEST_POLICY}", "1: a key must be text", id="a-number-for-a-key"),
         pytest.param(f"~: 2\n{SMALLEST_POLICY}", "a key must be text", id="nothing-for-a-key"),
         pytest.param(f"mode: \ud800\n{SMALLEST_POLICY}", "not YAML", id="half-a-character"),
-        pytest.param(f"mode: {'9' * 5000}\n{SMALLEST_POLICY}", "not YAML", id="more-digits-than-python-reads"),
+        pytest.param(f"mode: {'9' * 5000}\n{SMALLEST_POLICY}", "mode: '9999", id="more-digits-than-python-reads"),
+        pytest.param(f"mode: 2027-02-30\nmood: 1\n{SMALLEST_POLICY}", "mood: unknown", id="beside-a-day-that-is-none"),
+        pytest.param(SMALLEST_POLICY.replace("1", "yes", 1), "version: true is not served: write 1", id="version-yes"),
+        pytest.param(
+            f'windows: [{{days: [mon], from: "08:00", to: "09:00", timezone: localtime}}]\n{SMALLEST_POLICY}',
+            "windows.0.timezone: 'localtime' is not a time zone of the IANA database",
+            id="the-time-zone-of-whatever-machine-it-is",
+        ),
         pytest.param(f"mode: {'x' * 5000}\n{SMALLEST_POLICY}", "xxx...' is not one of audit", id="a-long-value"),
         pytest.param(f"{'x' * 900}: 1\n{SMALLEST_POLICY}", "xxx: unknown key", id="a-long-key"),
         pytest.param("x" * (MOST_CHARACTERS + 1), f"write {MOST_CHARACTERS} at most", id="too-long"),
@@ -362,6 +369,14 @@ def test_more_faults_than_anybody_reads_are_counted() -> None:
     found = PolicyInForce.read(f"{SMALLEST_POLICY}{unknown}").faults
 
     assert (len(found), found[-1]) == (MOST_FAULTS + 1, "and 4000 more: mend these first")
+
+
+def test_more_keys_that_stand_twice_than_anybody_reads_are_counted() -> None:
+    twice = "\n".join(f"k{number}: 1\nk{number}: 2" for number in range(1500))
+
+    found = PolicyInForce.read(f"{SMALLEST_POLICY}{twice}").faults
+
+    assert (len(found), found[-1]) == (MOST_FAULTS + 1, "and 2000 more: mend these first")
 
 
 @PROPERTY
@@ -597,6 +612,19 @@ def test_a_name_that_makes_no_vault_is_told(region: str, name: str) -> None:
 
     with pytest.raises(ValueError, match="not the resource id of a key vault"):
         asked.vault_for(region, SUBSCRIPTION, name)
+
+
+def test_a_region_as_the_portal_shows_it_is_filled_in_by_its_name() -> None:
+    asked = key_target(vault=f"{VAULTS}/kv-{{region}}")
+
+    assert asked.vault_for("West Europe", SUBSCRIPTION, "aks-1").name == "kv-westeurope"
+
+
+def test_what_a_placeholder_stands_for_is_not_filled_in_again() -> None:
+    asked = key_target(vault=f"{VAULTS}/kv-{{region}}")
+
+    with pytest.raises(ValueError, match="not the resource id of a key vault"):
+        asked.vault_for("{name}", SUBSCRIPTION, "aks-1")
 
 
 def test_a_target_without_a_vault_has_none_to_fill_in() -> None:
@@ -921,6 +949,7 @@ def test_the_whole_document_fits_the_schema() -> None:
     "text",
     [
         pytest.param(f"mood: audit\n{SMALLEST_POLICY}", id="a-misspelt-key"),
+        pytest.param(SMALLEST_POLICY.replace("1", "true", 1), id="a-version-that-is-true"),
         pytest.param(f"{SMALLEST_POLICY}    match: {{resourceGroup: [a]}}", id="a-misspelt-key-below"),
         pytest.param(f"{SMALLEST_POLICY}    match: {{names: []}}", id="an-empty-list"),
         pytest.param(SMALLEST_POLICY.replace("platform", "customer"), id="no-vault-and-key"),

@@ -177,9 +177,8 @@ def _vault(text: str) -> str:
 
 
 def _filled_in(vault: str, region: str, subscription: str, name: str) -> VaultId:
-    values = dict(zip(_PLACEHOLDERS, (region, subscription, name), strict=True))
-    for placeholder, value in values.items():
-        vault = vault.replace(placeholder, value)
+    values = dict(zip(_PLACEHOLDERS, (_region(region), subscription, name), strict=True))
+    vault = re.sub("|".join(_PLACEHOLDERS), lambda found: values[found[0]], vault)
     try:
         return VaultId.parse(vault)
     except Malformed as error:
@@ -462,6 +461,13 @@ class Legacy(Part):
     ] = LegacyRotation.REPORT
 
 
+def _version(value: object) -> object:
+    """True is 1 to Python."""
+    if value is True:
+        raise ValueError("true is not served: write 1")
+    return value
+
+
 class Policy(Part):
     """What the AKS KMS Enforcer asks of which cluster."""
 
@@ -473,7 +479,11 @@ class Policy(Part):
         },
     )
 
-    version: Annotated[Literal[1], Field(description="The version of the document's shape: `1`.", examples=[1])]
+    version: Annotated[
+        Literal[1],
+        BeforeValidator(_version),
+        Field(description="The version of the document's shape: `1`.", examples=[1]),
+    ]
     mode: Annotated[
         Mode,
         Field(
@@ -565,7 +575,12 @@ class Policy(Part):
             policy = cls.model_validate(document)
         except ValidationError as error:
             wrong = error.errors(include_url=False)
-            told = tuple(sentence(cls, one) for one in wrong[:MOST_FAULTS])
-            more = len(wrong) - len(told)
-            return None, (*faults, *told, *([f"and {more} more: mend these first"] if more else []))
-        return (None, faults) if faults else (policy, ())
+            told = (*faults, *(sentence(cls, one) for one in wrong[:MOST_FAULTS]))
+            return None, _first(told, len(faults) + len(wrong))
+        return (None, _first(faults, len(faults))) if faults else (policy, ())
+
+
+def _first(told: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The first of so many faults, and how many more there are."""
+    more = count - MOST_FAULTS
+    return told if more <= 0 else (*told[:MOST_FAULTS], f"and {more} more: mend these first")

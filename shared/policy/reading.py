@@ -34,11 +34,32 @@ def read_yaml(text: str) -> tuple[Any, tuple[str, ...]]:
         if node is None:
             return None, ()
         twice = _twice(node)  # before it is built: that merges what `<<` stands for into the mappings
-        return SafeConstructor().construct_document(node), twice
+        return _Constructor().construct_document(node), twice
     except yaml.MarkedYAMLError as error:
         raise Malformed(f"not YAML: {_told(error)}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a control character; a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # a control character; half a character
         raise Malformed(f"not YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+class _Constructor(SafeConstructor):
+    """What only looks like a date or a number stays text: as such it is a fault with its path, beside all others."""
+
+    def construct_yaml_timestamp(self, node: Any) -> Any:
+        try:
+            return super().construct_yaml_timestamp(node)
+        except ValueError:  # 30 February
+            return node.value
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        try:
+            return super().construct_yaml_int(node)
+        except ValueError:  # more digits than Python reads
+            return node.value
+
+    yaml_constructors = SafeConstructor.yaml_constructors | {
+        "tag:yaml.org,2002:timestamp": construct_yaml_timestamp,
+        "tag:yaml.org,2002:int": construct_yaml_int,
+    }
 
 
 def dotted(path: Path) -> str:

@@ -61,8 +61,8 @@ def _known_zone(name: str) -> str:
 
 @cache
 def _zones() -> frozenset[str]:
-    """Finding them takes longer than reading a document."""
-    return frozenset(available_timezones())
+    """Finding them takes longer than reading a document. Linux names the machine's own among them."""
+    return frozenset(available_timezones() - {"localtime"})
 
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
