@@ -182,6 +182,7 @@ module function 'app/function.bicep' = {
     outcomeTopicEndpoint: topics.outputs.endpoint
     subscriptions: watched
     secondRole: secondRole
+    runCommand: runCommand
     sweepSchedule: sweepSchedule
     lookAgainSeconds: lookAgainSeconds
     customFeatures: customFeatures

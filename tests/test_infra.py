@@ -22,7 +22,7 @@ from local.simulator.roles import BUILT_IN
 from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.queues import QUEUES
 from shared.tables import TABLES
-from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, parse, read
+from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, names, parse, read
 from tests.tracked import tracked_names
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +71,22 @@ def test_a_broken_template_is_found(broken: str) -> None:
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
 def test_every_parameter_and_output_is_described(template: Template) -> None:
     assert {*template.params, *template.outputs} - template.described == set()
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_every_name_that_is_used_is_declared_and_every_parameter_used(template: Template) -> None:
+    given, used = names(template)
+
+    assert used - given == set()
+    assert {*template.params, *template.vars} - used == set()
+
+
+def test_a_name_that_nobody_declared_is_found() -> None:
+    text = "param a string\nvar b = map(['x'], one => { a: '${one}${a}', c: c ? d.a : a })\noutput e string = b[f]\n"
+
+    given, used = names(parse(Path("names.bicep"), text))
+
+    assert used - given == {"c", "d", "f"}
 
 
 def callers() -> list[tuple[Template, Resource, Template]]:
@@ -144,10 +160,10 @@ def test_each_provider_is_spoken_to_in_one_version() -> None:
 
 
 def test_the_tables_and_queues_are_the_code_s() -> None:
-    names = TEMPLATES["app/storage.bicep"].vars
+    made_there = TEMPLATES["app/storage.bicep"].vars
 
-    assert sorted(names["tableNames"]) == sorted(TABLES)
-    assert sorted(names["queueNames"]) == sorted([*QUEUES, *(f"{queue}-poison" for queue in QUEUES)])
+    assert sorted(made_there["tableNames"]) == sorted(TABLES)
+    assert sorted(made_there["queueNames"]) == sorted([*QUEUES, *(f"{queue}-poison" for queue in QUEUES)])
     assert LEDGER_TABLE in TABLES
 
 
@@ -475,6 +491,13 @@ def test_one_parameter_decides_the_second_role_for_the_app_and_for_the_condition
     assert calls["function"]["secondRole"] == calls["grants"]["secondRole"] == Expr("secondRole")
     assert settings()["SECOND_ROLE"] == Expr("secondRole")
     assert KMS.vars["second"] == TEMPLATES["app/grants.bicep"].vars["second"]
+
+
+def test_one_parameter_gives_the_right_to_run_commands_and_tells_the_app_to() -> None:
+    calls = {call.name: call.body["params"] for _, call, _ in callers()}
+
+    assert calls["function"]["runCommand"] == calls["watch"]["runCommand"] == Expr("runCommand")
+    assert settings()["RUN_COMMAND"] == Expr("runCommand ? 'on' : 'off'")
 
 
 def test_there_is_a_switch_for_every_linked_permission_that_the_fleet_may_need() -> None:

@@ -32,6 +32,9 @@ param subscriptions array
 @description('The second role of a cluster identity on its vault.')
 param secondRole string
 
+@description('May the app run commands in clusters?')
+param runCommand bool
+
 @description('When the timer sweeps.')
 param sweepSchedule string
 
