@@ -130,6 +130,20 @@ def test_a_scope_in_another_subscription_has_to_be_watched_too() -> None:
     ]
 
 
+def test_every_group_in_which_a_right_is_needed_is_named_once() -> None:
+    workspace = f"{SUBSCRIPTION}/resourceGroups/rg-logs/providers/Microsoft.OperationalInsights/workspaces/log"
+    document = cluster(
+        agentPoolProfiles=[{"vnetSubnetID": SUBNET}, {"vnetSubnetID": SUBNET.replace("rg-net", "RG-Net") + "2"}],
+        addonProfiles={"omsagent": {"config": {"logAnalyticsWorkspaceResourceID": workspace}}},
+    ) | {"identity": {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}}
+
+    fleet = FleetNeeds.of([document])
+
+    groups = [f"{SUBSCRIPTION}/resourcegroups/{name}" for name in ("rg-apps", "rg-ids", "rg-logs", "rg-net")]
+    assert [group.lower() for group in fleet.groups] == groups
+    assert f'"enforceGroups": {{ "value": {json.dumps(fleet.groups)} }}' in "\n".join(lines(fleet))
+
+
 def test_the_example_fleet_can_be_read() -> None:
     fleet = FleetNeeds.of(OutsideFleet.read(ROOT / "docs" / "fleet.example.json").documents)
 
