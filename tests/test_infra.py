@@ -657,6 +657,9 @@ def test_bytecode_ships_and_what_a_working_copy_holds_besides_does_not() -> None
         *("hooks_env/x.py", ".mypy_cache/x", "out.json", "__azurite_db_table__.json", "node_modules/x.js"),
     ]
 
+    page = PAGE.read_text(encoding="utf-8")
+    stays += re.findall(r"zip -r (\S+)", page) + re.findall(r"> (\S+\.json)\n", page)  # what the page tells to make
+    assert {"app.zip", "clusters.json"} <= set(stays)
     assert [name for name in ships if ignored().match_file(name)] == []
     assert [name for name in stays if not ignored().match_file(name)] == []
 
