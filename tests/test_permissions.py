@@ -44,6 +44,14 @@ def test_a_cluster_s_own_identity_has_to_be_assigned() -> None:
     assert (found, unknown) == ({WRITE, assign}, set())
 
 
+@pytest.mark.parametrize("identities", ["x", ["x"], {"x": {}}, 1, None])
+def test_identities_that_are_none_need_nothing(identities: Any) -> None:
+    fleet = FleetNeeds.of([cluster() | {"identity": {"userAssignedIdentities": identities}}])
+
+    assert fleet.needs == {WRITE: ("aks",)}
+    assert fleet.groups == [GROUP]
+
+
 def nested(path: str, value: str) -> dict[str, Any]:
     """A document's properties that refer to something at a path."""
     inner: Any = value
