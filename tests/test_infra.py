@@ -387,6 +387,34 @@ def test_every_assignment_says_what_its_principal_is() -> None:
     assert [one.name for one in assignments if "principalType" not in one.body["properties"]] == []
 
 
+HELD = {
+    "appOnStorage": ("account", "appPrincipalId"),
+    "appOnOutcomes": ("outcomes", "appPrincipalId"),
+    "appOnInsights": ("insights", "appPrincipalId"),
+    "topicOnDeadLetters": ("deadLetters", "topicPrincipalId"),
+    "operatorOnStorage": ("account", "operatorId"),
+    "operatorOnDeadLetters": ("deadLetters", "operatorId"),
+    "watching": ("", "principalId"),
+    "onVault": ("vault", "principalId"),
+    "onGroup": ("", "principalId"),
+    "reading": ("workspace", "principalId"),
+    "access": ("vault", "identity.properties.principalId"),
+}
+"""Where each assignment holds, empty for what its template is deployed to, and for whom: a scope that is left out makes
+a right on one vault a right on its whole group."""
+
+
+@pytest.mark.parametrize(
+    "one", made("Microsoft.Authorization/roleAssignments"), ids=lambda one: f"{one.name}-{one.body['name'].text}"
+)
+def test_every_assignment_holds_where_it_should_and_for_whom(one: Resource) -> None:
+    scope, principal = HELD[one.name]
+
+    assert one.body.get("scope", Expr("")) == Expr(scope)
+    assert one.body["properties"]["principalId"] == Expr(principal)
+    assert ("condition" in one.body["properties"]) == ("conditionVersion" in one.body["properties"])
+
+
 def test_outside_its_own_group_the_app_gets_no_built_in_role_but_to_read_logs() -> None:
     outside = {name: TEMPLATES[f"app/{name}.bicep"] for name in ("watch", "assign", "grants", "workspace")}
     assigned = {
@@ -531,6 +559,7 @@ def test_roles_are_given_under_a_condition_alone() -> None:
 
     assert PERMISSIONS["grants"] == ["Microsoft.Authorization/roleAssignments/write"]
     assert {one.body["properties"]["condition"].text for one in assignments} == {"condition"}
+    assert {one.body["properties"]["conditionVersion"] for one in assignments} == {"2.0"}
     assert filled(grants, "condition") == (
         "((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR ("
         f"{attribute}RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {{{ROLES['keyVaultCryptoUser']}, ${{second}}}}"
