@@ -36,13 +36,13 @@ lint: setup  ## ruff: rules and format
 types: setup  ## mypy, strict
 	$(PYTHON) -m mypy function_app.py shared local tests
 
-permissions: setup  ## which rights do updates of your clusters need? FLEET=file
+permissions: .venv/.ready  ## which rights do updates of your clusters need? FLEET=file
 	@$(PYTHON) -m local.permissions "$(or $(FLEET),$(error FLEET=file is missing: what `az rest` printed of your clusters))"
 
-events: setup  ## let Event Grid tell of the vaults in the ledger too; DEPLOYMENT=name where azd was not used
+events: .venv/.ready  ## let Event Grid tell of the vaults in the ledger too; DEPLOYMENT=name where azd was not used
 	$(PYTHON) infra/hooks/postdeploy.py --ledger $(if $(DEPLOYMENT),--deployment $(DEPLOYMENT))
 
-redeliver: setup  ## hand dead letters to the app again; LOOK=1 only lists them
+redeliver: .venv/.ready  ## hand dead letters to the app again; LOOK=1 only lists them
 	$(PYTHON) infra/hooks/redeliver.py $(if $(DEPLOYMENT),--deployment $(DEPLOYMENT)) $(if $(LOOK),--look)
 
 lock: setup  ## pin the newest versions that requirements*.in allow

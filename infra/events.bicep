@@ -28,7 +28,7 @@ param actionGroupIds array = []
 @description('Other subscriptions in which topics are made.')
 param topicSubscriptions array = []
 
-@description('What to listen to, each {kind: clusters or keys, source: resource id, topic: resource id, location, existing: is somebody else\'s topic reused}.')
+@description('What to listen to, each {kind: clusters or keys, source: resource id, topic: resource id, location, existing: is a topic reused that is there}.')
 param sources array
 
 var kinds = {
@@ -83,7 +83,8 @@ module topics 'app/source.bicep' = [
       source: one.source
       topicType: kinds[one.kind].topicType
       topicIdentityId: topicIdentityId
-      subscriptionName: 'aks-kms-enforcer-${one.kind}'
+      // Each app has its own, on a topic that it may share with another.
+      subscriptionName: 'aks-kms-enforcer-${one.kind}-${uniqueString(appId)}'
       functionId: '${appId}/functions/${kinds[one.kind].functionName}'
       eventFilter: kinds[one.kind].filter
       storageId: storageId

@@ -30,6 +30,9 @@ param vaults array = []
 @description('May the app update clusters? The policy must say so too.')
 param enforce bool = false
 
+@description('Resource ids of the groups with the clusters that the app may update, and with what they refer to. What changes clusters is then held there alone. Empty: in the whole of each subscription.')
+param enforceGroups array = []
+
 @description('Resource ids of the groups in which the app may make vaults, keys and identities.')
 param ensureGroups array = []
 
@@ -38,6 +41,12 @@ param grantVaults array = []
 
 @description('Resource ids of the groups on whose vaults the app may do so.')
 param grantGroups array = []
+
+@description('Resource ids of the vaults whose keys the app may rotate when it is told to.')
+param rotateVaults array = []
+
+@description('Resource ids of the groups on whose vaults it may do so.')
+param rotateGroups array = []
 
 @description('The second role of a cluster identity on its vault, beside Key Vault Crypto User: the documents name one or the other.')
 @allowed(['reader', 'contributor'])
@@ -72,7 +81,10 @@ param lookAgainSeconds int = 60
 @description('Preview features that an update names, with commas between.')
 param customFeatures string = ''
 
-@description('Ids (GUIDs) of the Log Analytics workspaces that vaults send their audit logs to. The app reads them; it is not given the right here.')
+@description('Resource ids of the Log Analytics workspaces that vaults send their audit logs to. The app is told to read them, and may.')
+param readWorkspaces array = []
+
+@description('Ids (GUIDs) of more such workspaces, on which somebody else gives the right to read.')
 param logWorkspaces array = []
 
 @description('Memory of an instance, in MB.')
@@ -166,6 +178,15 @@ module rbac 'app/rbac.bicep' = {
   }
 }
 
+// Whose logs it may read
+module workspaces 'app/workspace.bicep' = [
+  for id in readWorkspaces: {
+    name: 'workspace-${uniqueString(id, environmentName)}'
+    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    params: { principalId: identities.outputs.appPrincipalId, workspaceName: split(id, '/')[8] }
+  }
+]
+
 // The app itself
 module function 'app/function.bicep' = {
   name: 'function'
@@ -182,10 +203,12 @@ module function 'app/function.bicep' = {
     outcomeTopicEndpoint: topics.outputs.endpoint
     subscriptions: watched
     secondRole: secondRole
+    runCommand: runCommand
     sweepSchedule: sweepSchedule
     lookAgainSeconds: lookAgainSeconds
     customFeatures: customFeatures
     logWorkspaces: logWorkspaces
+    readWorkspaces: [for i in range(0, length(readWorkspaces)): workspaces[i].outputs.customerId]
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
     alwaysReady: alwaysReady
@@ -202,8 +225,10 @@ module watch 'app/watch.bicep' = [
       environmentName: environmentName
       principalId: identities.outputs.appPrincipalId
       enforce: enforce
+      inGroupsAlone: !empty(enforceGroups)
       ensure: !empty(ensureGroups)
       grants: !empty(grantVaults) || !empty(grantGroups)
+      rotate: !empty(rotateVaults) || !empty(rotateGroups)
       runCommand: runCommand
       askVaults: askVaults
       linkedFeatures: linkedFeatures
@@ -211,12 +236,37 @@ module watch 'app/watch.bicep' = [
   }
 ]
 
+// Where it may change clusters, if not in whole subscriptions
+module updates 'app/assign.bicep' = [
+  for id in enforceGroups: {
+    name: 'enforce-${uniqueString(id, environmentName)}'
+    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
+    dependsOn: [watch]
+  }
+]
+
 // Where it may make vaults, keys and identities
-module ensure 'app/ensure.bicep' = [
+module ensure 'app/assign.bicep' = [
   for id in ensureGroups: {
     name: 'ensure-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
-    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId }
+    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
+    dependsOn: [watch]
+  }
+]
+
+// Whose keys it may rotate
+module rotate 'app/assign.bicep' = [
+  for id in concat(rotateVaults, rotateGroups): {
+    name: 'rotate-${uniqueString(id, environmentName)}'
+    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    params: {
+      environmentName: environmentName
+      principalId: identities.outputs.appPrincipalId
+      right: 'rotate'
+      vaultName: join(take(skip(split(id, '/'), 8), 1), '')
+    }
     dependsOn: [watch]
   }
 ]
@@ -229,7 +279,7 @@ module grants 'app/grants.bicep' = [
     params: {
       environmentName: environmentName
       principalId: identities.outputs.appPrincipalId
-      vaultName: contains(toLower(id), '/vaults/') ? last(split(id, '/')) : ''
+      vaultName: join(take(skip(split(id, '/'), 8), 1), '')
       secondRole: secondRole
     }
     dependsOn: [watch]

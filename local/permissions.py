@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from local.fleet import FleetError, OutsideFleet
-from local.references import ENFORCE, RightNeeded, Unknown, needs
+from local.references import ENFORCE, RightNeeded, Unknown, group_of, needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,12 @@ class FleetNeeds:
         """In which subscriptions the rights are needed: `watchedSubscriptions` has to list them all."""
         return sorted({need.scope.split("/")[2].lower() for need in self.needs})
 
+    @property
+    def groups(self) -> list[str]:
+        """In which resource groups they are needed: `enforceGroups` has to list them all, or none."""
+        found = {group_of(need.scope).lower(): group_of(need.scope) for need in self.needs}
+        return [found[group] for group in sorted(found)]
+
 
 def _sorted[K: (RightNeeded, Unknown)](found: Mapping[K, list[str]]) -> dict[K, tuple[str, ...]]:
     return {key: tuple(sorted(set(found[key]))) for key in sorted(found, key=lambda one: str(one).lower())}
@@ -74,6 +80,8 @@ def lines(fleet: FleetNeeds) -> Iterator[str]:
     yield f'    "watchedSubscriptions": {{ "value": {json.dumps(fleet.subscriptions)} }}'
     yield f'    "linkedFeatures": {{ "value": {json.dumps(fleet.linked_features)} }}'
     yield '    "enforce": { "value": true }'
+    yield "\nAnd for these rights in these groups alone, instead of in whole subscriptions:"
+    yield f'    "enforceGroups": {{ "value": {json.dumps(fleet.groups)} }}'
 
 
 def _clusters(names: tuple[str, ...]) -> str:

@@ -87,8 +87,9 @@ def needs(document: Mapping[str, Any]) -> tuple[set[RightNeeded], set[Unknown]]:
     """
     found = {RightNeeded(ENFORCE, CLUSTER_WRITE, group_of(document["id"]))}
     identity = document.get("identity")
-    identities = (identity.get("userAssignedIdentities") if isinstance(identity, Mapping) else None) or {}
-    found |= {RightNeeded(ENFORCE, _ASSIGN, identity) for identity in identities}
+    identities = identity.get("userAssignedIdentities") if isinstance(identity, Mapping) else None
+    identities = identities if isinstance(identities, Mapping) else {}
+    found |= {RightNeeded(ENFORCE, _ASSIGN, one) for one in identities if _RESOURCE_ID.fullmatch(str(one))}
     properties = document.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     unknown: set[Unknown] = set()

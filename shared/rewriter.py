@@ -13,6 +13,9 @@ from shared.keyledger import KeyLedger
 from shared.keys import KeyId
 from shared.records import Settlement
 from shared.reencryption import Ran, Reencryption, Rewrite, command, fault_of, read
+from shared.telemetry import logger
+
+log = logger(__name__)
 
 BY = "run-command"
 """Who is recorded to have rewritten the secrets."""
@@ -38,7 +41,10 @@ class Rewriter:
             return None
         try:
             end = await self.aks.command_end(cluster_id, operation)
-        except (Throttled, Unreadable):
+        except Throttled:
+            return None
+        except Unreadable as error:
+            log.warning("%s: what came of a command can't be read: %s", cluster_id, error)
             return None
         return Ran(end.exit_code, read(step, end.printed)) if end is not None else None
 

@@ -102,6 +102,36 @@ def _text(node: Node) -> str:
     return (node.text or b"").decode()
 
 
+def names(template: Template) -> tuple[set[str], set[str]]:
+    """The names that a file gives by declarations, loops and lambdas, and those that its expressions use.
+
+    Functions are not looked at.
+    """
+    nodes = list(_nodes(_PARSER.parse(template.text.encode()).root_node))
+    given = {_text(node) for node in nodes if node.type in {"loop_variable", "loop_enumerator"} or _is_given(node)}
+    used = {_text(node) for node in nodes if node.type == "identifier" and not _is_label(node)}
+    return given, used
+
+
+def _is_given(node: Node) -> bool:
+    """Whether this is what a declaration or a lambda calls something."""
+    parent = _of_first(node)
+    return parent.endswith("_declaration") or parent in {"lambda_expression", "for_statement"}
+
+
+def _is_label(node: Node) -> bool:
+    """Whether an identifier is what is declared, a property's name or a function's."""
+    following = node.next_sibling
+    is_called = following is not None and (following.text or b"").startswith(b"(")
+    return _is_given(node) or _of_first(node) == "object_property" or is_called
+
+
+def _of_first(node: Node) -> str:
+    """The type of the node of which this one is the first child; empty for any other."""
+    parent = node.parent
+    return parent.type if parent is not None and parent.named_children[:1] == [node] else ""
+
+
 def _declare(template: Template, node: Node, decorators: list[Node]) -> None:
     parts = [one for one in node.named_children if one.type != "comment"]
     match node.type:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ for number, (words, answer) in enumerate(answers):
             (folder / "answers").write_text(json.dumps(answers[:number] + answers[number + 1:]))
         if "file" in answer:
             pathlib.Path(arguments[arguments.index("--file") + 1]).write_text(answer["file"])
-        sys.stderr.write(answer.get("error", ""))
+        if answer.get("reads") and sys.stdin.read():
+            sys.exit("it was given something to read")
+        sys.stderr.write(answer.get("warning", "") + answer.get("error", ""))
         sys.stdout.write(answer.get("text", json.dumps(answer.get("json"))))
         sys.exit(1 if "error" in answer else 0)
 sys.exit("unknown: " + " ".join(arguments))
@@ -175,12 +178,32 @@ def test_a_second_plan_is_the_same_as_the_first() -> None:
     first = plan(DEPLOYMENT, {VAULT: "westeurope"}, [])
     made = [Topic(one.topic.upper(), one.source.upper(), frozenset({IDENTITY.lower()})) for one in first.sources]
 
-    assert plan(DEPLOYMENT, {VAULT: "westeurope"}, made) == first
+    again = plan(DEPLOYMENT, {VAULT: "westeurope"}, made)
+
+    assert [replace(one, topic=one.topic.lower(), existing=True) for one in first.sources] == [
+        replace(one, topic=one.topic.lower()) for one in again.sources
+    ]
+    assert (again.topic_subscriptions, again.left_out) == ((), ())
 
 
-def test_somebody_else_s_topic_is_not_changed() -> None:
-    with pytest.raises(Unusable, match=r"rg-theirs.*give it the user-assigned identity .*id-topics"):
-        plan(DEPLOYMENT, {}, [topic("theirs", f"/subscriptions/{OTHER}")])
+def test_a_topic_of_ours_without_its_identity_is_made_again() -> None:
+    first = plan(DEPLOYMENT, {}, [])
+
+    assert plan(DEPLOYMENT, {}, [Topic(one.topic, one.source, frozenset()) for one in first.sources]) == first
+
+
+def test_somebody_else_s_topic_is_not_changed_and_keeps_nobody_from_the_others() -> None:
+    planned = plan(DEPLOYMENT, {VAULT: "westeurope"}, [topic("theirs", f"/subscriptions/{OTHER}")])
+
+    assert [one.source for one in planned.sources] == [f"/subscriptions/{HOME}", VAULT]
+    (why,) = planned.left_out
+    assert re.search(r"rg-theirs.*Give it the user-assigned identity .*id-topics", why)
+
+
+def test_two_apps_on_one_topic_have_subscriptions_of_their_own() -> None:
+    (call,) = [module for module in read(ROOT / "infra" / "events.bicep").modules if module.name == "topics"]
+
+    assert "${uniqueString(appId)}" in call.body["params"]["subscriptionName"]
 
 
 # waiting
@@ -297,6 +320,31 @@ def test_a_vault_that_is_gone_is_left_out_and_named(az: FakeCli, capsys: pytest.
     assert "kv-gone" in capsys.readouterr().out
 
 
+UNSEEN = "WARNING: Subscription 'x' not recognized.\nERROR: Subscription 'x' not found."
+
+
+@pytest.mark.parametrize("said", [UNSEEN, "(SubscriptionNotFound) The subscription 'x' could not be found."])
+def test_a_vault_that_can_not_be_seen_keeps_nobody_from_the_others_and_is_named(az: FakeCli, said: str) -> None:
+    hidden = VAULT.replace(HOME, "33333333-3333-4333-8333-333333333333")
+    ledger = {"json": {"items": [{"vaultId": hidden}]}}
+    cli = az.answers((["resource show", hidden], {"error": said}), *azure(ledger=ledger))
+
+    with pytest.raises(Unusable, match=f"(?s){hidden}.*Sign in as somebody who sees that subscription"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [one["kind"] for one in az.parameters()["sources"]] == ["clusters", "clusters", "keys"]
+
+
+def test_a_topic_without_the_identity_is_named_once_the_others_are_deployed(az: FakeCli) -> None:
+    theirs = {"id": f"{GROUP}/theirs", "source": f"/subscriptions/{OTHER}", "identity": None}
+    cli = az.answers(*azure(topics=[theirs]))
+
+    with pytest.raises(Unusable, match=f"{GROUP}/theirs"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [one["source"].rsplit("/", 1)[-1] for one in az.parameters()["sources"]] == [HOME, "kv-one", "kv-two"]
+
+
 REFUSED = {"error": "You do not have the required permissions needed to perform this operation."}
 
 
@@ -353,7 +401,45 @@ def test_a_command_without_a_deployment_says_so(az: FakeCli, script: str) -> Non
 
     assert done.returncode == 1
     assert "ENFORCER_NAME" in done.stderr
+    assert "DEPLOYMENT=name" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["postdeploy.py", "redeliver.py"])
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("ERROR: (DeploymentNotFound) Deployment 'kms' could not be found.", "az account set --subscription"),
+        ("ERROR: AADSTS700082: The refresh token has expired.", "az login"),
+        ("ERROR: (AuthorizationFailed) The client does not have authorization", "What you need"),
+        ("ERROR: The subscription of 'x' doesn't exist in cloud 'AzureCloud'.", "az login --tenant"),
+    ],
+)
+def test_what_fails_says_what_to_do(az: FakeCli, script: str, said: str, advice: str) -> None:
+    az.answers((["deployment sub show"], {"error": f"WARNING: a new Bicep release is there\n{said}"}))
+
+    done = run(script, az, "--deployment", "kms")
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_warnings_of_the_azure_cli_are_no_failure(az: FakeCli) -> None:
+    answers = [(words, {"warning": "WARNING: this command is in preview\n", **answer}) for words, answer in azure()]
+    az.answers(*answers)
+
+    done = run("postdeploy.py", az, **VALUES)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("dev: resource group rg-kms of subscription")
+
+
+def test_a_question_of_the_azure_cli_finds_nobody_to_wait_for(az: FakeCli) -> None:
+    cli = az.answers((["account"], {"reads": True, "json": {}}))
+
+    assert cli.ask("account", "show") == {}
 
 
 # dead letters

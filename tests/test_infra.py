@@ -22,7 +22,7 @@ from local.simulator.roles import BUILT_IN
 from shared.events import CLUSTER_EVENTS, KEY_EVENTS, VAULT_EVENT
 from shared.queues import QUEUES
 from shared.tables import TABLES
-from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, parse, read
+from tests.bicep import REQUIRED, BrokenTemplate, Expr, Resource, Template, names, parse, read
 from tests.tracked import tracked_names
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +71,22 @@ def test_a_broken_template_is_found(broken: str) -> None:
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
 def test_every_parameter_and_output_is_described(template: Template) -> None:
     assert {*template.params, *template.outputs} - template.described == set()
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_every_name_that_is_used_is_declared_and_every_parameter_used(template: Template) -> None:
+    given, used = names(template)
+
+    assert used - given == set()
+    assert {*template.params, *template.vars} - used == set()
+
+
+def test_a_name_that_nobody_declared_is_found() -> None:
+    text = "param a string\nvar b = map(['x'], one => { a: '${one}${a}', c: c ? d.a : a })\noutput e string = b[f]\n"
+
+    given, used = names(parse(Path("names.bicep"), text))
+
+    assert used - given == {"c", "d", "f"}
 
 
 def callers() -> list[tuple[Template, Resource, Template]]:
@@ -144,10 +160,10 @@ def test_each_provider_is_spoken_to_in_one_version() -> None:
 
 
 def test_the_tables_and_queues_are_the_code_s() -> None:
-    names = TEMPLATES["app/storage.bicep"].vars
+    made_there = TEMPLATES["app/storage.bicep"].vars
 
-    assert sorted(names["tableNames"]) == sorted(TABLES)
-    assert sorted(names["queueNames"]) == sorted([*QUEUES, *(f"{queue}-poison" for queue in QUEUES)])
+    assert sorted(made_there["tableNames"]) == sorted(TABLES)
+    assert sorted(made_there["queueNames"]) == sorted([*QUEUES, *(f"{queue}-poison" for queue in QUEUES)])
     assert LEDGER_TABLE in TABLES
 
 
@@ -334,6 +350,7 @@ ROLES = {
     "keyVaultContributor": "f25e0fa2-a7c8-4377-a976-54943a77a395",
     "keyVaultCryptoUser": "12338af0-0e69-4776-bea7-57ae8d297424",
     "keyVaultReader": "21090545-7ca7-4776-b22c-e363652d74d2",
+    "logAnalyticsReader": "73c42c96-874c-492b-b04d-ab87d138a893",
     "monitoringMetricsPublisher": "3913510d-42f4-4e42-8a64-420c390055eb",
     "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
     "storageBlobDataOwner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
@@ -370,8 +387,36 @@ def test_every_assignment_says_what_its_principal_is() -> None:
     assert [one.name for one in assignments if "principalType" not in one.body["properties"]] == []
 
 
-def test_the_app_never_gets_a_built_in_role_outside_its_own_group() -> None:
-    outside = {name: TEMPLATES[name] for name in ("app/watch.bicep", "app/ensure.bicep", "app/grants.bicep")}
+HELD = {
+    "appOnStorage": ("account", "appPrincipalId"),
+    "appOnOutcomes": ("outcomes", "appPrincipalId"),
+    "appOnInsights": ("insights", "appPrincipalId"),
+    "topicOnDeadLetters": ("deadLetters", "topicPrincipalId"),
+    "operatorOnStorage": ("account", "operatorId"),
+    "operatorOnDeadLetters": ("deadLetters", "operatorId"),
+    "watching": ("", "principalId"),
+    "onVault": ("vault", "principalId"),
+    "onGroup": ("", "principalId"),
+    "reading": ("workspace", "principalId"),
+    "access": ("vault", "identity.properties.principalId"),
+}
+"""Where each assignment holds, empty for what its template is deployed to, and for whom: a scope that is left out makes
+a right on one vault a right on its whole group."""
+
+
+@pytest.mark.parametrize(
+    "one", made("Microsoft.Authorization/roleAssignments"), ids=lambda one: f"{one.name}-{one.body['name'].text}"
+)
+def test_every_assignment_holds_where_it_should_and_for_whom(one: Resource) -> None:
+    scope, principal = HELD[one.name]
+
+    assert one.body.get("scope", Expr("")) == Expr(scope)
+    assert one.body["properties"]["principalId"] == Expr(principal)
+    assert ("condition" in one.body["properties"]) == ("conditionVersion" in one.body["properties"])
+
+
+def test_outside_its_own_group_the_app_gets_no_built_in_role_but_to_read_logs() -> None:
+    outside = {name: TEMPLATES[f"app/{name}.bicep"] for name in ("watch", "assign", "grants", "workspace")}
     assigned = {
         name: [one.body["properties"]["roleDefinitionId"].text for one in template.of_type(kind)]
         for name, template in outside.items()
@@ -379,18 +424,51 @@ def test_the_app_never_gets_a_built_in_role_outside_its_own_group() -> None:
     }
 
     assert assigned == {
-        "app/watch.bicep": ["watcher.id"],
-        "app/ensure.bicep": ["role"],
-        "app/grants.bicep": ["role", "role"],
+        "watch": ["watcher.id"],
+        "assign": ["role", "role"],
+        "grants": ["role", "role"],
+        "workspace": ["subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.logAnalyticsReader)"],
     }
 
 
-@pytest.mark.parametrize("name", ["ensure", "grants"])
-def test_the_custom_roles_are_found_where_they_are_assigned(name: str) -> None:
-    definition = f"guid(subscription().id, environmentName, '{name}')"
+def test_the_custom_roles_are_found_where_they_are_assigned() -> None:
+    assign = TEMPLATES["app/assign.bicep"]
+    defined = {
+        one.body["name"].text for one in TEMPLATES["app/watch.bicep"].of_type("Microsoft.Authorization/roleDefinitions")
+    }
+    rights = {call.body["params"]["right"] for _, call, called in callers() if called is assign}
 
-    assert f"name: {definition}" in TEMPLATES["app/watch.bicep"].text
-    assert definition in TEMPLATES[f"app/{name}.bicep"].vars["role"].text
+    assert rights == set(assign.allowed["right"]) == {"enforce", "ensure", "rotate"}
+    assert {f"guid(subscription().id, environmentName, '{name}')" for name in {"watch", "grants", *rights}} == defined
+    assert "guid(subscription().id, environmentName, right)" in assign.vars["role"].text
+    assert "guid(subscription().id, environmentName, 'grants')" in TEMPLATES["app/grants.bicep"].vars["role"].text
+
+
+ON_VAULTS_AND_GROUPS = {"rotate": "concat(rotateVaults, rotateGroups)", "grants": "concat(grantVaults, grantGroups)"}
+
+
+def test_each_right_is_given_where_its_lists_say_and_nowhere_else() -> None:
+    calls = {call.name: call for _, call, _ in callers()}
+    here = "resourceGroup(split(id, '/')[2], split(id, '/')[4])"
+    everywhere = {**ON_VAULTS_AND_GROUPS, "updates": "enforceGroups", "ensure": "ensureGroups"}
+
+    assert {name: calls[name].over.text for name in everywhere} == everywhere
+    assert {calls[name].body["scope"].text for name in (*everywhere, "workspaces")} == {here}
+    # A slash too many at the end of a vault's id must not make its whole group of it.
+    vaults = {calls[name].body["params"]["vaultName"].text for name in ON_VAULTS_AND_GROUPS}
+    assert vaults == {"join(take(skip(split(id, '/'), 8), 1), '')"}
+
+
+def test_a_workspace_that_is_listed_is_read_and_the_right_to_it_given() -> None:
+    calls = {call.name: call for _, call, _ in callers()}
+    told = calls["function"].body["params"]["readWorkspaces"]
+
+    assert calls["workspaces"].over == Expr("readWorkspaces")
+    assert (told.over, told.body) == (
+        Expr("range(0, length(readWorkspaces))"),
+        Expr("workspaces[i].outputs.customerId"),
+    )
+    assert settings()["LOG_WORKSPACES"] == Expr("join(union(logWorkspaces, readWorkspaces), ',')")
 
 
 def test_every_action_is_named_in_full_and_none_deletes() -> None:
@@ -415,8 +493,9 @@ def test_the_rights_of_audit_are_those_of_the_page_on_operations() -> None:
 def test_without_a_switch_the_app_can_only_read() -> None:
     watcher = only_named("watcher").body["properties"]["permissions"][0]
 
-    assert watcher["actions"].text == (
-        "union(permissions.audit, enforce ? updates : [], runCommand ? permissions.runCommand : [])"
+    assert watcher["actions"].text == "union(permissions.audit, inGroupsAlone ? readsOfUpdates : changes)"
+    assert TEMPLATES["app/watch.bicep"].vars["changes"].text == (
+        "union(enforce ? updates : [], runCommand ? permissions.runCommand : [])"
     )
     assert watcher["dataActions"].text == "askVaults ? permissions.askVaults : []"
     assert {name: MAIN.params[name] for name in ("enforce", "runCommand", "askVaults")} == {
@@ -424,16 +503,36 @@ def test_without_a_switch_the_app_can_only_read() -> None:
         "runCommand": False,
         "askVaults": False,
     }
-    assert [MAIN.params[name] for name in ("ensureGroups", "grantVaults", "grantGroups", "linkedFeatures")] == [[]] * 4
+    lists = ("enforceGroups", "ensureGroups", "grantVaults", "grantGroups", "rotateVaults", "rotateGroups")
+    assert [MAIN.params[name] for name in (*lists, "linkedFeatures", "readWorkspaces")] == [[]] * 8
+
+
+def test_what_changes_clusters_is_held_in_groups_alone_where_some_are_listed() -> None:
+    watch = TEMPLATES["app/watch.bicep"]
+    calls = {call.name: call.body["params"] for _, call, _ in callers()}
+
+    assert calls["watch"]["inGroupsAlone"] == Expr("!empty(enforceGroups)")
+    assert watch.vars["readsOfUpdates"].text == (
+        "enforce ? filter(permissions.enforce, action => endsWith(action, '/read')) : []"
+    )
+    assert [action for action in PERMISSIONS["enforce"] if action.endswith("/read")] == [
+        "Microsoft.ContainerService/locations/operations/read"
+    ]
 
 
 def test_a_switch_that_is_off_leaves_its_role_with_what_audit_may() -> None:
     assert {
-        name: only_named(name).body["properties"]["permissions"][0]["actions"].text for name in ("maker", "granter")
+        name: only_named(name).body["properties"]["permissions"][0]["actions"].text
+        for name in ("updater", "maker", "granter", "rotator")
     } == {
+        "updater": "inGroupsAlone && !empty(changes) ? changes : permissions.audit",
+        "rotator": "rotate ? [] : permissions.audit",
         "maker": "ensure ? permissions.ensure : permissions.audit",
         "granter": "grants ? permissions.grants : permissions.audit",
     }
+    assert only_named("rotator").body["properties"]["permissions"][0]["dataActions"].text == (
+        "rotate ? permissions.rotate : []"
+    )
 
 
 def only_named(name: str) -> Resource:
@@ -460,6 +559,7 @@ def test_roles_are_given_under_a_condition_alone() -> None:
 
     assert PERMISSIONS["grants"] == ["Microsoft.Authorization/roleAssignments/write"]
     assert {one.body["properties"]["condition"].text for one in assignments} == {"condition"}
+    assert {one.body["properties"]["conditionVersion"] for one in assignments} == {"2.0"}
     assert filled(grants, "condition") == (
         "((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR ("
         f"{attribute}RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {{{ROLES['keyVaultCryptoUser']}, ${{second}}}}"
@@ -475,6 +575,13 @@ def test_one_parameter_decides_the_second_role_for_the_app_and_for_the_condition
     assert calls["function"]["secondRole"] == calls["grants"]["secondRole"] == Expr("secondRole")
     assert settings()["SECOND_ROLE"] == Expr("secondRole")
     assert KMS.vars["second"] == TEMPLATES["app/grants.bicep"].vars["second"]
+
+
+def test_one_parameter_gives_the_right_to_run_commands_and_tells_the_app_to() -> None:
+    calls = {call.name: call.body["params"] for _, call, _ in callers()}
+
+    assert calls["function"]["runCommand"] == calls["watch"]["runCommand"] == Expr("runCommand")
+    assert settings()["RUN_COMMAND"] == Expr("runCommand ? 'on' : 'off'")
 
 
 def test_there_is_a_switch_for_every_linked_permission_that_the_fleet_may_need() -> None:
@@ -579,6 +686,9 @@ def test_bytecode_ships_and_what_a_working_copy_holds_besides_does_not() -> None
         *("hooks_env/x.py", ".mypy_cache/x", "out.json", "__azurite_db_table__.json", "node_modules/x.js"),
     ]
 
+    page = PAGE.read_text(encoding="utf-8")
+    stays += re.findall(r"zip -r (\S+)", page) + re.findall(r"> (\S+\.json)\n", page)  # what the page tells to make
+    assert {"app.zip", "clusters.json"} <= set(stays)
     assert [name for name in ships if ignored().match_file(name)] == []
     assert [name for name in stays if not ignored().match_file(name)] == []
 

@@ -44,6 +44,14 @@ def test_a_cluster_s_own_identity_has_to_be_assigned() -> None:
     assert (found, unknown) == ({WRITE, assign}, set())
 
 
+@pytest.mark.parametrize("identities", ["x", ["x"], {"x": {}}, 1, None])
+def test_identities_that_are_none_need_nothing(identities: Any) -> None:
+    fleet = FleetNeeds.of([cluster() | {"identity": {"userAssignedIdentities": identities}}])
+
+    assert fleet.needs == {WRITE: ("aks",)}
+    assert fleet.groups == [GROUP]
+
+
 def nested(path: str, value: str) -> dict[str, Any]:
     """A document's properties that refer to something at a path."""
     inner: Any = value
@@ -128,6 +136,20 @@ def test_a_scope_in_another_subscription_has_to_be_watched_too() -> None:
         "11111111-1111-4111-8111-111111111111",
         "22222222-2222-4222-8111-111111111111",
     ]
+
+
+def test_every_group_in_which_a_right_is_needed_is_named_once() -> None:
+    workspace = f"{SUBSCRIPTION}/resourceGroups/rg-logs/providers/Microsoft.OperationalInsights/workspaces/log"
+    document = cluster(
+        agentPoolProfiles=[{"vnetSubnetID": SUBNET}, {"vnetSubnetID": SUBNET.replace("rg-net", "RG-Net") + "2"}],
+        addonProfiles={"omsagent": {"config": {"logAnalyticsWorkspaceResourceID": workspace}}},
+    ) | {"identity": {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}}
+
+    fleet = FleetNeeds.of([document])
+
+    groups = [f"{SUBSCRIPTION}/resourcegroups/{name}" for name in ("rg-apps", "rg-ids", "rg-logs", "rg-net")]
+    assert [group.lower() for group in fleet.groups] == groups
+    assert f'"enforceGroups": {{ "value": {json.dumps(fleet.groups)} }}' in "\n".join(lines(fleet))
 
 
 def test_the_example_fleet_can_be_read() -> None:

@@ -17,12 +17,14 @@ import pytest
 from local.references import REFERENCES
 from local.simulator.wire import merge
 from local.stage import APP
-from shared.events import KeyRequest
+from shared.errors import Declined
+from shared.events import KeyRequest, RotateOrder
 from shared.keys import KeyId, VaultId
 from shared.policy import PolicyInForce
 from shared.reasons import Action, Reason
+from tests import legacy
 from tests.product import NOW, Product, product
-from tests.stories import KEYS, PERMISSIONS, STORIES, TOP, VAULTS, Outcomes, play
+from tests.stories import ENFORCING, KEYS, PERMISSIONS, STORIES, TOP, VAULTS, Outcomes, play
 from tests.test_docs import rows
 
 if TYPE_CHECKING:
@@ -220,6 +222,33 @@ def referring(feature: str) -> dict[str, Any]:
     return properties
 
 
+# groups alone
+
+
+async def test_with_groups_listed_what_changes_clusters_is_needed_in_them_alone(azure: Azure, account: Account) -> None:
+    """As enforceGroups has it: of what `enforce` adds, the subscription keeps the reads."""
+    story, me = STORIES["enforce"], azure.identity.default.object_id
+    story.seed(azure)
+    elsewhere = azure.aks.add("aks-plain", identity="system-assigned", group="rg-else")
+    reads = {action for action in PERMISSIONS["enforce"] if action.endswith("/read")}
+    azure.permissions.allow_only({*PERMISSIONS["audit"], *reads}, object_id=me, scope=TOP)
+    for group in (f"{TOP}/resourceGroups/rg-apps", KEYS):
+        azure.permissions.allow_only(PERMISSIONS["enforce"], object_id=me, scope=group)
+
+    async with product(account, story.policy) as app:
+        refused = await app.look(elsewhere, now=azure.clock.now())
+        await assert_nothing_is_half_done(app, azure, elsewhere)
+        azure.aks.delete(elsewhere.id)
+        outcomes = await play(app, azure)
+
+        assert refused is not None
+        assert refused.reasons == (Reason.NOT_PERMITTED,)
+        assert refused.fix is not None
+        assert f"managedClusters/write on {TOP}/resourceGroups/rg-else" in refused.fix.text
+        assert elsewhere.encryption == "none"
+        assert outcomes == PLANNED["enforce"]
+
+
 # what only vaults tell
 
 
@@ -255,6 +284,52 @@ async def test_a_vault_is_asked_with_data_actions_of_its_own(
 
 
 KEY = KeyId("kv-good", "etcd")
+
+
+async def test_a_key_is_rotated_with_one_data_action_and_what_audit_reads(azure: Azure, account: Account) -> None:
+    story, me = STORIES["audit"], azure.identity.default.object_id
+    story.allow(azure)
+    vault = azure.keyvault.add_vault("kv-good")
+    key = azure.keyvault.add_key(vault, "etcd")
+
+    async with product(account, ROTATES) as app:
+        await app.inspector.inspect(KeyRequest(KEY, "test", VaultId.parse(vault.id)), now=azure.clock.now())
+        with pytest.raises(Declined, match=PERMISSIONS["rotate"][0]):
+            await app.rotator.rotate(KEY, RotateOrder(None), now=azure.clock.now())
+        azure.access.assign(me, azure.access.define("rotate", PERMISSIONS["rotate"]), vault.id)
+        azure.clock.advance(RESTED)
+        made = await app.rotator.rotate(KEY, RotateOrder(None), now=azure.clock.now())
+
+        assert made is not None
+        assert [made.version.version] == [key.current.version]
+        assert (len(key.versions), len((await app.keys.key(KEY)).rotations)) == (2, 2)
+
+
+ROTATES = f"{ENFORCING}  - {{match: {{names: [nobody]}}, keyManagement: platform-managed}}\n"
+
+# what is run in clusters
+
+
+@pytest.mark.parametrize("without", ["", *PERMISSIONS["runCommand"]], ids=lambda action: action or "all")
+async def test_secrets_are_rewritten_with_the_actions_of_run_command_and_not_with_one_less(
+    azure: Azure, account: Account, without: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = {*PERMISSIONS["audit"], *PERMISSIONS["enforce"], *PERMISSIONS["runCommand"]} - {without}
+    azure.permissions.allow_only(held, object_id=azure.identity.default.object_id, scope=TOP)
+
+    async with product(account, legacy.policy("update-and-reencrypt"), run_command=True) as app:
+        on = await legacy.set_scene(app, azure)
+        for _ in range(15):
+            on.later(timedelta(minutes=20))
+            record = await on.look()
+
+        if not without:
+            assert (await on.user()).rewritten_by == "run-command"
+            return
+        assert (await on.user()).rewritten_at is None
+        assert record.action is Action.REPORT
+        assert f"{record.detail} {caplog.text}".count(f"'{without}'") >= 1
+        assert await app.slots_held() == []
 
 
 # what is refused in the midst of it

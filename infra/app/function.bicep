@@ -32,6 +32,9 @@ param subscriptions array
 @description('The second role of a cluster identity on its vault.')
 param secondRole string
 
+@description('May the app run commands in clusters?')
+param runCommand bool
+
 @description('When the timer sweeps.')
 param sweepSchedule string
 
@@ -43,6 +46,9 @@ param customFeatures string
 
 @description('Ids of the workspaces whose logs are read.')
 param logWorkspaces array
+
+@description('Ids of more workspaces, those on which the app was given the right.')
+param readWorkspaces array
 
 @description('Memory of an instance, in MB.')
 param instanceMemoryMB int
@@ -126,7 +132,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     NOTICES_TOPIC: outcomeTopicEndpoint
     RUN_COMMAND: runCommand ? 'on' : 'off'
     SECOND_ROLE: secondRole
-    LOG_WORKSPACES: join(logWorkspaces, ',')
+    LOG_WORKSPACES: join(union(logWorkspaces, readWorkspaces), ',')
   }
 }
 

@@ -2,7 +2,7 @@
 @description('The name of the system topic.')
 param topicName string
 
-@description('Is it there already, and somebody else\'s? Azure allows one topic a source.')
+@description('Is it there already? Then it is left as it is: Azure allows one topic a source, and it may serve others.')
 param existingTopic bool
 
 @description('The region of the topic: `global` for a subscription, else that of the vault.')

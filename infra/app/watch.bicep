@@ -11,11 +11,17 @@ param principalId string
 @description('May the app update clusters?')
 param enforce bool
 
-@description('May it make vaults, keys and identities where ensure.bicep says?')
+@description('Does it hold what changes clusters in the groups of enforceGroups alone, and not in the whole subscription?')
+param inGroupsAlone bool
+
+@description('May it make vaults, keys and identities in the groups of ensureGroups?')
 param ensure bool
 
 @description('May it give roles where grants.bicep says?')
 param grants bool
+
+@description('May it rotate keys of the vaults that rotateVaults and rotateGroups list?')
+param rotate bool
 
 @description('May it run commands in clusters?')
 param runCommand bool
@@ -29,6 +35,9 @@ param linkedFeatures array
 var permissions = loadJsonContent('../permissions.json')
 var linked = [for feature in linkedFeatures: permissions.linkedFeatures[feature]]
 var updates = union(permissions.enforce, flatten(linked))
+var changes = union(enforce ? updates : [], runCommand ? permissions.runCommand : [])
+// Azure asks the subscription for this one: how an update ended belongs to no group.
+var readsOfUpdates = enforce ? filter(permissions.enforce, action => endsWith(action, '/read')) : []
 var label = '${environmentName}, ${subscription().subscriptionId}'
 
 // Names of roles are unique in a tenant, and this one is made in each subscription.
@@ -41,7 +50,7 @@ resource watcher 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
     assignableScopes: [subscription().id]
     permissions: [
       {
-        actions: union(permissions.audit, enforce ? updates : [], runCommand ? permissions.runCommand : [])
+        actions: union(permissions.audit, inGroupsAlone ? readsOfUpdates : changes)
         dataActions: askVaults ? permissions.askVaults : []
       }
     ]
@@ -58,6 +67,17 @@ resource watching 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 // A role has to hold something: with the switch off it reads what the app may read anyway.
+resource updater 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
+  name: guid(subscription().id, environmentName, 'enforce')
+  properties: {
+    roleName: 'AKS KMS Enforcer, updates (${label})'
+    description: 'What the app may change in the groups that enforceGroups lists.'
+    type: 'CustomRole'
+    assignableScopes: [subscription().id]
+    permissions: [{ actions: inGroupsAlone && !empty(changes) ? changes : permissions.audit }]
+  }
+}
+
 resource maker 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
   name: guid(subscription().id, environmentName, 'ensure')
   properties: {
@@ -66,6 +86,17 @@ resource maker 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
     type: 'CustomRole'
     assignableScopes: [subscription().id]
     permissions: [{ actions: ensure ? permissions.ensure : permissions.audit }]
+  }
+}
+
+resource rotator 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
+  name: guid(subscription().id, environmentName, 'rotate')
+  properties: {
+    roleName: 'AKS KMS Enforcer, rotations (${label})'
+    description: 'Which keys the app may rotate when it is told to: those of the vaults that rotateVaults and rotateGroups list.'
+    type: 'CustomRole'
+    assignableScopes: [subscription().id]
+    permissions: [{ actions: rotate ? [] : permissions.audit, dataActions: rotate ? permissions.rotate : [] }]
   }
 }
 

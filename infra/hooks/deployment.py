@@ -24,6 +24,12 @@ OUTPUTS = (
 """The outputs that have to be there. ENFORCER_VAULTS and ENFORCER_ACTION_GROUPS may be empty, which azd leaves out."""
 
 
+_NAME_IT = (
+    "With azd: `azd provision`, or `azd env select` the right environment. Without: name the deployment of main.bicep, "
+    "`make events DEPLOYMENT=name` or `make redeliver DEPLOYMENT=name`."
+)
+
+
 class NotDeployed(Exception):
     """Outputs that are missing, by name."""
 
@@ -49,7 +55,9 @@ class Deployment:
         """Read the outputs; NotDeployed names those that are missing."""
         missing = [name for name in OUTPUTS if not values.get(name)]
         if missing:
-            raise NotDeployed(f"{', '.join(missing)}: not there. Provision first, or name the deployment")
+            raise NotDeployed(
+                f"{', '.join(missing)}: not there. {_NAME_IT} An older one has to be deployed again first"
+            )
         return cls(
             name=values["ENFORCER_NAME"],
             location=values["ENFORCER_LOCATION"],
@@ -76,7 +84,13 @@ class Deployment:
         try:
             return cls.read(Cli.find("azd").ask("env", "get-values"))
         except CliError as error:
-            raise NotDeployed(f"azd has no environment here, and no deployment was named: {error}") from error
+            raise NotDeployed(
+                f"azd has no environment here, and no deployment was named. {_NAME_IT} {error}"
+            ) from error
+
+    def __str__(self) -> str:
+        """Say which one it is: there may be several, and azd selects one."""
+        return f"{self.name}: resource group {self.group} of subscription {self.subscription}"
 
     @property
     def account(self) -> str:
@@ -90,5 +104,5 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _outputs(deployment: Any) -> dict[str, str]:
     """Azure gives outputs back with the first letters in lower case; their names are all capitals here."""
-    outputs = deployment["properties"].get("outputs") or {}
+    outputs = ((deployment or {}).get("properties") or {}).get("outputs") or {}
     return {name.upper(): str(output["value"]) for name, output in outputs.items()}

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+if sys.version_info < (3, 11):  # noqa: UP036  azd takes whichever Python it finds
+    sys.exit("This is too old a Python for this hook. Put Python 3.13 first on the PATH, then run `azd deploy` again.")
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -34,7 +37,7 @@ LEDGER_TABLE, KEY_ROW = "rotations", "k"
 
 
 class Unusable(Exception):
-    """Something in Azure that has to be mended by hand first."""
+    """Something in Azure that has to be mended by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source of events. `kind` is `clusters` or `keys`, `existing` whether its topic is somebody else's."""
+    """One source of events. `kind` is `clusters` or `keys`, `existing` whether its topic is there and is left alone."""
 
     kind: str
     source: str
@@ -59,38 +62,46 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What events.bicep is told: the sources, and the other subscriptions in which topics are made."""
+    """What events.bicep is told: the sources, and the other subscriptions in which topics are made.
+
+    `left_out`: why some source can't be listened to, and what to do.
+    """
 
     sources: tuple[Source, ...]
     topic_subscriptions: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def plan(deployment: Deployment, vaults: Mapping[str, str], topics: Iterable[Topic]) -> Plan:
     """Plan one topic for each watched subscription and each vault (its id and region). Pure.
 
-    Azure allows one system topic a source, so one that is there is reused. Unusable if it lacks the identity that
-    writes dead letters: nothing here changes somebody else's topic.
+    Azure allows one system topic a source, so one that is there is reused as it is: it may serve others too. If it is
+    somebody else's and lacks the identity that writes dead letters, its source is left out.
     """
     there = {topic.source.lower(): topic for topic in topics}
     wanted = [("clusters", f"/subscriptions/{one}", "global") for one in deployment.subscriptions]
     wanted += [("keys", vault, region) for vault, region in sorted(vaults.items())]
-    sources = [_source(deployment, there, kind, source, region) for kind, source, region in wanted]
+    planned = [_source(deployment, there, kind, source, region) for kind, source, region in wanted]
+    sources = tuple(one for one in planned if isinstance(one, Source))
     made = {one.topic.split("/")[2] for one in sources if not one.existing}
     others = tuple(sorted(made - {deployment.subscription}))
-    return Plan(tuple(sources), others)
+    return Plan(sources, others, tuple(one for one in planned if isinstance(one, str)))
 
 
-def _source(deployment: Deployment, there: Mapping[str, Topic], kind: str, source: str, region: str) -> Source:
+def _source(deployment: Deployment, there: Mapping[str, Topic], kind: str, source: str, region: str) -> Source | str:
     group = f"/subscriptions/{source.split('/')[2]}/resourceGroups/{deployment.group}"
     own = f"{group}/providers/Microsoft.EventGrid/systemTopics/{_topic_name(kind, source)}"
     found = there.get(source.lower())
-    existing = found is not None and found.id.lower() != own.lower()
-    if found is not None and existing and deployment.topic_identity_id.lower() not in found.identities:
-        raise Unusable(
-            f"the system topic {found.id} is there already for {source}, and Azure allows one: give it the "
-            f"user-assigned identity {deployment.topic_identity_id} beside what it has, and run this again"
-        )
-    return Source(kind, source, found.id if found is not None and existing else own, region, existing)
+    if found is None:
+        return Source(kind, source, own, region, existing=False)
+    if deployment.topic_identity_id.lower() in found.identities:
+        return Source(kind, source, found.id, region, existing=True)
+    if found.id.lower() == own.lower():
+        return Source(kind, source, own, region, existing=False)
+    return (
+        f"{source}: the system topic {found.id} is there already, and Azure allows one. Give it the user-assigned "
+        f"identity {deployment.topic_identity_id} beside what it has"
+    )
 
 
 def _topic_name(kind: str, source: str) -> str:
@@ -104,7 +115,10 @@ def wait_for_functions(az: Cli, deployment: Deployment, pauses: Sequence[float] 
     for name in FUNCTIONS:
         url = f"https://management.azure.com{deployment.app_id}/functions/{name}?api-version=2025-03-01"
         if not any(_is_there(az, url, pause) for pause in (0, *pauses)):
-            raise Unusable(f"Azure does not list the function {name}: was the code deployed, and does it start?")
+            raise Unusable(
+                f"Azure does not list the function {name} of {deployment.app_id}. Deploy the code; if that is done, "
+                "see in Application Insights why the app does not start"
+            )
 
 
 def _is_there(az: Cli, url: str, pause: float) -> bool:
@@ -133,18 +147,21 @@ def ledger_vaults(az: Cli, deployment: Deployment) -> set[str]:
         marker = ("--marker", *(f"{name}={value}" for name, value in following.items()))
 
 
-def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Read where each vault lies, once each whatever its case; and those that are not there any more."""
+def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Read where each vault lies, once each whatever its case; then those that are not there any more, and why others
+    can't be read: a ledger may name vaults of subscriptions that whoever runs this does not see."""
     found: dict[str, str] = {}
     gone: list[str] = []
+    unreadable: list[str] = []
     for vault in sorted({one.lower() for one in vaults}):
         try:
             found[vault] = str(az.ask("resource", "show", "--ids", vault)["location"])
         except CliError as error:
-            if not error.is_not_found:
-                raise
-            gone.append(vault)
-    return found, gone
+            if error.is_not_found:
+                gone.append(vault)
+            else:
+                unreadable.append(f"{vault}: {error}")
+    return found, gone, unreadable
 
 
 def system_topics(az: Cli, subscriptions: Iterable[str]) -> list[Topic]:
@@ -190,7 +207,10 @@ def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: Sequence[float] = PAUSES) -> None:
-    """Do all of it. A ledger that can't be read is an error only where it is needed: a new one is empty anyway."""
+    """Do all of it. A ledger that can't be read is an error only where it is needed: a new one is empty anyway.
+
+    Unusable, once the rest is done, if some source can't be listened to.
+    """
     wait_for_functions(az, deployment, pauses)
     vaults = set(deployment.vaults)
     try:
@@ -200,7 +220,7 @@ def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: S
             raise
         print(f"The ledger can't be read, so only the vaults of the parameters are listened to: {error}")
         print("A role that was just assigned takes some minutes to count. Run `make events` then.")
-    located, gone = regions(az, vaults)
+    located, gone, unreadable = regions(az, vaults)
     for vault in gone:
         print(f"Left out, it does not exist: {vault}")
     topics = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
@@ -208,6 +228,9 @@ def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: S
     deploy(az, deployment, planned)
     for one in planned.sources:
         print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
+    left_out = [*unreadable, *planned.left_out]
+    if left_out:
+        raise Unusable("Not listened to:\n" + "\n".join(left_out))
 
 
 def main() -> int:
@@ -217,9 +240,11 @@ def main() -> int:
     parser.add_argument("--ledger", action="store_true", help="fail if the ledger can't be read")
     options = parser.parse_args()
     try:
-        subscribe(Cli.find("az"), Deployment.find(options.deployment), ledger_needed=options.ledger)
+        deployment = Deployment.find(options.deployment)
+        print(deployment)
+        subscribe(Cli.find("az"), deployment, ledger_needed=options.ledger)
     except (CliError, NotDeployed, Unusable) as error:
-        print(error, file=sys.stderr)
+        print(f"{error}\nThen run `make events`: every step may be done again.", file=sys.stderr)
         return 1
     return 0
 

@@ -134,10 +134,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         deployment = Deployment.find(options.deployment)
+        print(deployment)
         letters = DeadLetters(Cli.find("az"), deployment.account, deployment.dead_letters)
         return 1 if redeliver(letters, only_look=options.look) else 0
     except (CliError, NotDeployed) as error:
-        print(error, file=sys.stderr)
+        print(f"{error}\nThen run this again: what was not handed over is still there.", file=sys.stderr)
         return 1
 
 
