@@ -75,7 +75,7 @@ def one_subscription(ground: Ground, size: Size) -> list[Figure]:
         sweep(host, SUBSCRIPTION)
         for _ in range(size.times):
             bare.append(_bare_list(ground, size.clusters))
-            swept.append(_unchanged(ground, host, size.clusters))
+            swept.append(unchanged(ground, host, size.clusters))
     ratios = [ours / theirs for ours, theirs in zip(swept, bare, strict=True)]
     what = f"{size.clusters} clusters in one subscription"
     return [
@@ -91,7 +91,7 @@ def _bare_list(ground: Ground, count: int) -> float:
     return float(listed["seconds"])
 
 
-def _unchanged(ground: Ground, host: HostProcess, count: int) -> float:
+def unchanged(ground: Ground, host: HostProcess, count: int) -> float:
     """Sweep once more; what it takes, if it counts every cluster and writes nothing."""
     begins = now()
     ran = sweep(host, SUBSCRIPTION)
@@ -199,7 +199,7 @@ def _rate(ground: Ground, host: HostProcess, count: int, *, before: int) -> floa
 
     What is sent is invisible until all is there, so that sending takes no time of those who look.
     """
-    opens = now() + timedelta(seconds=max(2, count // 100))
+    opens = now() + timedelta(seconds=max(2, count // 60))
     with ground.queues.get_queue_client("clusters") as queue:
         for cluster in list(ground.azure.aks.clusters.values()):
             delay = max(0, round((opens - now()).total_seconds()))
