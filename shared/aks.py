@@ -88,6 +88,7 @@ class Aks:
                 page = await asked
                 link = page.get("nextLink")
                 asked = asyncio.create_task(self._fetch(link)) if link else None
+                await asyncio.sleep(0)  # the request leaves before this page is worked on
                 yield [cluster for cluster in map(_listed, page["value"]) if cluster is not None]
         finally:
             if asked is not None:
