@@ -1,5 +1,5 @@
 # What one does with this repository. `make` alone lists it.
-.PHONY: help setup run demo test slow lint types lock sbom clean events redeliver permissions
+.PHONY: help setup run demo test slow lint types lock sbom clean events redeliver permissions bench
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -28,6 +28,9 @@ test: lint types  ## lint, types and tests; WORKERS=3 at a time, for they wait a
 
 slow: setup  ## the tests that take long: every scenario, twenty workers as processes
 	$(PYTHON) -m pytest -m slow
+
+bench: setup  ## measure the numbers of docs/benchmarks.md; ONLY=one, SMALL=1, WRITE=page
+	@$(PYTHON) -m local.bench $(if $(ONLY),--only $(ONLY)) $(if $(SMALL),--small) $(if $(WRITE),--write $(WRITE))
 
 lint: setup  ## ruff: rules and format
 	.venv/bin/ruff check .

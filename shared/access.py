@@ -98,6 +98,16 @@ def crypto_by_policies(vault: Vault, principal: str) -> Grant:
     return Grant.WRAP_ONLY if {"wrapkey", "unwrapkey"} <= allowed else Grant.MISSING
 
 
+def access_by(held: Iterable[Assigned] | None, vault: Vault, principal: str) -> Access:
+    """Return what these roles, None if nobody can tell them, and a vault's access policies come to. Pure."""
+    if held is None:
+        return Access(Grant.UNKNOWN if vault.rbac else crypto_by_policies(vault, principal), Grant.UNKNOWN)
+    roles = tuple(held)
+    if not vault.rbac:
+        return Access(crypto_by_policies(vault, principal), reading_by_roles(roles))
+    return Access(crypto_by_roles(roles), reading_by_roles(roles), granted_at(roles))
+
+
 ROLE_IDS = {
     Role.CRYPTO_USER: "12338af0-0e69-4776-bea7-57ae8d297424",
     Role.READER: "21090545-7ca7-4776-b22c-e363652d74d2",
@@ -123,14 +133,19 @@ class Roles:
     async def access(self, principal: str, vault: Vault, key: str | None, *, now: datetime) -> Access:
         """Return what an identity may do with a key, or with all of the vault's. What can't be read is unknown, never
         an error."""
+        return access_by(await self.held(principal, vault.id, key, now=now), vault, principal)
+
+    async def held(
+        self, principal: str, vault: VaultId, key: str | None, *, now: datetime
+    ) -> tuple[Assigned, ...] | None:
+        """Return the roles that an identity holds at a key, or else the vault, and above it; None if nobody can tell.
+
+        Needs no more than the vault's name, so it can be asked while the vault is read.
+        """
         try:
-            held = [await self._assigned(one, now) for one in await self._assignments(principal, vault, key)]
+            return tuple([await self._assigned(one, now) for one in await self._assignments(principal, vault, key)])
         except Unreadable:
-            crypto = Grant.UNKNOWN if vault.rbac else crypto_by_policies(vault, principal)
-            return Access(crypto, Grant.UNKNOWN)
-        if not vault.rbac:
-            return Access(crypto_by_policies(vault, principal), reading_by_roles(held))
-        return Access(crypto_by_roles(held), reading_by_roles(held), granted_at(held))
+            return None
 
     async def crypto_of(
         self, principals: AbstractSet[str], vault: Vault, key: str, *, now: datetime
@@ -195,10 +210,10 @@ class Roles:
             raise Refused("OwnIdentity", "the app can't tell its own identity from the cluster's")
         return own
 
-    async def _assignments(self, principal: str, vault: Vault, key: str | None) -> list[RoleAssignment]:
+    async def _assignments(self, principal: str, vault: VaultId, key: str | None) -> list[RoleAssignment]:
         """List what the principal holds at the key, or else the vault, and above it, through groups too."""
-        operations = self._client(vault.id.subscription).role_assignments
-        scope = str(vault.id) if key is None else f"{vault.id}/keys/{key}"
+        operations = self._client(vault.subscription).role_assignments
+        scope = str(vault) if key is None else f"{vault}/keys/{key}"
         where = f"atScope() and assignedTo('{principal}')"
         with translated():
             return [one async for one in operations.list_for_scope(scope, filter=where)]

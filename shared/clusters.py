@@ -185,7 +185,7 @@ class Identity:
 class Cluster:
     """A managed cluster at one moment, as its document says.
 
-    `document` is the writable projection of what was read: what a PUT sends back, changed in the KMS part alone.
+    `document` is what was read: a PUT sends its writable part back, changed in the KMS part alone.
     `entra` says that its API server asks Entra ID who somebody is; `has_ready_pool` that a pod finds a node.
     """
 
@@ -207,8 +207,8 @@ class Cluster:
     has_ready_pool: bool = False
 
     @classmethod
-    def read(cls, document: Document, writable: Document) -> Self:
-        """Read a cluster from ARM's JSON and its writable projection; Malformed if it has no readable id."""
+    def read(cls, document: Document, kept: Document) -> Self:
+        """Read a cluster from ARM's JSON, of which `kept` is there for a write; Malformed if it has no readable id."""
         properties = _part(document, "properties")
         resource_id = _text(document, "id") or ""
         return cls(
@@ -224,7 +224,7 @@ class Cluster:
             encryption=Encryption.read(document),
             etag=_text(document, "eTag") or None,
             resource_uid=_text(properties, "resourceUID"),
-            document=writable,
+            document=kept,
             entra=_part(properties, "aadProfile").get("managed") is True,
             run_command_disabled=_part(properties, "apiServerAccessProfile").get("disableRunCommand") is True,
             has_ready_pool=any(map(_is_ready, _list(properties, "agentPoolProfiles"))),

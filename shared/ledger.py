@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 from uuid import uuid4
@@ -61,6 +62,7 @@ _BUCKETS = 16
 _SLOTS = "limits"
 _STATE = "state"
 _LAST, _SWEEP_ROW = "last", "sweep"
+_COUNTED = ("PartitionKey", "RowKey", "shards")
 
 InFlight = Callable[[ClusterId], Awaitable[bool | None]]
 """Asks Azure whether an operation runs on a cluster; None if that can't be told."""
@@ -389,6 +391,12 @@ class Ledger:
         run = Run(run_id, head["askedBy"], head["startedAt"], mode, head["shards"], scope)
         return run, tuple(_shard(row) for row in rows if row["RowKey"] != "run")
 
+    async def is_done(self, run_id: str) -> bool:
+        """Return whether all shards of a run are done. Cheaper than to read what they found: each of them asks."""
+        rows = [row async for row in self._tables.query("runs", "PartitionKey eq @p", select=_COUNTED, p=run_id)]
+        head = next((row for row in rows if row["RowKey"] == "run"), None)
+        return head is not None and len(rows) - 1 >= head["shards"]
+
     async def remember_sweep(self, run_id: str) -> None:
         """Remember that a run over everything starts, and the last one that is done. Started again, it stays."""
         row = await self._tables.get("runs", _LAST, _SWEEP_ROW)
@@ -510,7 +518,7 @@ def _record(row: Row) -> Record:
         resource_uid=row.get("resourceUID"),
         location=row.get("location"),
         kubernetes=row.get("kubernetes"),
-        encryption=from_json(_ENCRYPTION, row.get("encryption")),
+        encryption=_encryption(row.get("encryption")),
         target=row.get("target"),
         mode=Mode(row["mode"]) if "mode" in row else None,
         action=Action(row["action"]) if "action" in row else None,
@@ -532,6 +540,12 @@ def _record(row: Row) -> Record:
         past_keys=tuple(KeyId(*key.split("/")) for key in row.get("pastKeys", "").split(",") if key),
         rewrite=from_json(_REWRITE, row.get("rewrite")),
     )
+
+
+@lru_cache(maxsize=1024)
+def _encryption(text: str | None) -> Encryption | None:
+    """Read an encryption; many clusters share one, and so its value."""
+    return from_json(_ENCRYPTION, text)
 
 
 def _waiting(row: Row) -> Waiting | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Self
 
 from shared.clusters import Cluster, ClusterId, Encryption
@@ -213,7 +214,7 @@ class Record:
 
     def says_the_same_as(self, other: Record) -> bool:
         """Return whether writing this over the other would change nothing that matters."""
-        return replace(self, version=None, decided_at=None) == replace(other, version=None, decided_at=None)
+        return _MATTERS(self) == _MATTERS(other)
 
     def decided_otherwise_than(self, other: Record) -> bool:
         """Return whether the decision itself differs: that is what the activity table keeps."""
@@ -308,6 +309,10 @@ class Record:
         if decision.reason is Reason.REENCRYPTION_FAILED and self.rewrite is not None:
             return self.rewrite.said
         return None
+
+
+_MATTERS = attrgetter(*(one.name for one in fields(Record) if one.name not in {"version", "decided_at"}))
+"""All of a record but its version and when it was decided."""
 
 
 def is_stale(token: str | None, record: Record | None) -> bool:

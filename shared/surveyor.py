@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.access import Roles
+from shared.access import Assigned, Roles, access_by
 from shared.aks import Aks
 from shared.errors import Unreadable
 from shared.identities import Identities
@@ -61,13 +61,12 @@ class Surveyor:
 
         `identity` is the resource id of one that is to be there; None asks for none.
         """
-        ground: _Ground = await self._once((vault, key), lambda: self._ground(vault, key, now), now)
+        ground, held = await asyncio.gather(
+            self._once((vault, key), lambda: self._ground(vault, key, now), now), self._held(vault, key, principal, now)
+        )
         access: Access | None = None
         if principal is not None and ground.vault is not None:
-            found = ground.vault
-            access = await self._once(
-                (vault, key, principal), lambda: self._roles.access(principal, found, key, now=now), now
-            )
+            access = access_by(held, ground.vault, principal)
         return Prerequisites(
             ground.vault,
             ground.key,
@@ -90,6 +89,13 @@ class Surveyor:
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""
         self._shared.clear()
+
+    async def _held(
+        self, vault: VaultId, key: str, principal: str | None, now: datetime
+    ) -> tuple[Assigned, ...] | None:
+        if principal is None:
+            return None
+        return await self._once((vault, key, principal), lambda: self._roles.held(principal, vault, key, now=now), now)
 
     async def _has(self, identity: str) -> bool | None:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -152,8 +152,8 @@ class Sweeper:
     async def _log_end(self, run_id: str) -> None:
         """Sum up a run whose last subscription is done. What can't be read now fails no sweep."""
         try:
-            found = await self.ledger.run(run_id)
-            if found is None or not found[0].is_done(found[1]):
+            found = await self.ledger.run(run_id) if await self.ledger.is_done(run_id) else None
+            if found is None:
                 return
             paused = (await self.ledger.enforcement()).paused
             queues = await self.queues.lengths()
@@ -166,9 +166,10 @@ class Sweeper:
         records = await self.ledger.clusters(request.subscription)
         meant_rows = [record for record in records.values() if request.scope.holds(record.cluster_id)]
         tally.overdue = tuple(late for record in meant_rows if (late := overdue_by(record, now)) is not None)
-        async for page in self.aks.pages(request.subscription):
-            meant = [cluster for cluster in page if request.scope.holds(cluster.id)]
-            await self._sweep_page(meant, records, request, tally, now)
+        async with aclosing(self.aks.pages(request.subscription)) as pages:
+            async for page in pages:
+                meant = [cluster for cluster in page if request.scope.holds(cluster.id)]
+                await self._sweep_page(meant, records, request, tally, now)
         for cluster_id in self._absent(records, request.scope, tally, now):
             await self._enqueue(cluster_id, request, tally)
         for key, vault in tally.keys.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,12 +83,19 @@ class Tables:
         return True
 
     async def query(
-        self, table: str, where: str, *, results_per_page: int | None = None, **names: Any
+        self,
+        table: str,
+        where: str,
+        *,
+        results_per_page: int | None = None,
+        select: Sequence[str] | None = None,
+        **names: Any,
     ) -> AsyncGenerator[Row]:
-        """Read the rows that fit a filter, page after page."""
+        """Read the rows that fit a filter, page after page; `select` names the properties, all by default."""
         size: dict[str, Any] = {"results_per_page": results_per_page} if results_per_page is not None else {}
+        chosen: dict[str, Any] = {"select": list(select)} if select is not None else {}
         with translated():
-            async for row in self._tables[table].query_entities(where, parameters=names, **size):
+            async for row in self._tables[table].query_entities(where, parameters=names, **size, **chosen):
                 yield row
 
     async def first(self, table: str, where: str, names: dict[str, Any], *, top: int) -> list[Row]:

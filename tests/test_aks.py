@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -73,6 +74,29 @@ async def test_the_list_holds_every_page(aks: Aks, azure: Azure) -> None:
     pages = [len(page) async for page in aks.pages(SUBSCRIPTION)]
 
     assert pages == [3, 3, 2]
+
+
+async def test_one_that_stops_reading_leaves_no_call_under_way(aks: Aks, azure: Azure) -> None:
+    azure.aks.page_size = 1
+    for number in range(3):
+        azure.aks.add(f"aks-{number}")
+
+    async with aclosing(aks.pages(SUBSCRIPTION)) as pages:
+        first = await anext(pages)
+
+    assert len(first) == 1
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.cancelling()] == []
+
+
+async def test_reads_and_writes_are_of_one_api_version(aks: Aks, azure: Azure) -> None:
+    found, change = await read(aks, azure.aks.add("aks-1"))
+    await aks.put(found, change)
+    assert [page async for page in aks.pages(SUBSCRIPTION)]
+
+    calls = [call for call in azure.journal.calls if "managedclusters" in call.path.lower()]
+
+    assert [call.method for call in calls] == ["GET", "PUT", "GET"]
+    assert len({call.query["api-version"] for call in calls}) == 1
 
 
 async def test_an_empty_subscription_has_no_clusters(aks: Aks) -> None:

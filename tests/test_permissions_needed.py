@@ -343,7 +343,11 @@ async def test_a_right_that_is_lost_between_the_survey_and_the_preparation_is_na
     story.seed(azure)
     story.allow(azure)
     cluster = azure.aks.clusters[f"{CLUSTERS}/aks-closed-vault".lower()]
-    lose = partial(azure.permissions.refuse, "Microsoft.KeyVault/vaults/read")
+
+    def lose() -> None:
+        azure.wait_for(lambda: len(azure.journal.matching("GET", "/vaults/kv-closed$")) == 2)  # read at the same time
+        azure.permissions.refuse("Microsoft.KeyVault/vaults/read")
+
     lose_in_second_survey = partial(azure.faults.call_next, "GET", "/roleAssignments$", lose, when="before")
     azure.faults.call_next("GET", f"^{TOP}$", lose_in_second_survey, when="before")  # the first one's last call
 

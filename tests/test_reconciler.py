@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from azure.mgmt.containerservice.models import ManagedCluster
 
 from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
@@ -95,8 +96,8 @@ async def test_the_body_is_the_document_just_read_with_only_the_kms_profile_chan
 async def _writable(app: Product, cluster: SimulatedCluster) -> dict[str, Any]:
     read = await app.aks.get(ClusterId.parse(cluster.id))
     assert read is not None
-    copy: dict[str, Any] = json.loads(json.dumps(dict(read.document)))
-    return copy
+    writable: dict[str, Any] = ManagedCluster(dict(read.document)).as_dict(exclude_readonly=True)
+    return writable
 
 
 async def test_what_was_there_before_is_kept_with_who_asked(app: Product, azure: Azure) -> None:
