@@ -21,7 +21,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.rest import HttpRequest
 
-from shared.calls import PATIENCE, ImpatientRetry, translated
+from shared.calls import PATIENCE, ImpatientRetry, read_json, translated
 from shared.errors import (
     TEXT_LIMIT,
     Conflict,
@@ -244,3 +244,72 @@ def test_a_broken_connection_is_tried_again() -> None:
     sent: PipelineRequest[Any] = PipelineRequest(HttpRequest("GET", "https://management.azure.com/"), cast("Any", None))
 
     assert retry.increment(retry.configure_retries({}), response=sent, error=ServiceRequestError("no connection"))
+
+
+@dataclass
+class Speaker:
+    """A client that gives one answer, and takes down what it was asked."""
+
+    said: object = None
+    asked: list[str] = field(default_factory=list)
+
+    async def send_request(self, request: HttpRequest) -> Speaker:
+        self.asked.append(request.url)
+        return self
+
+    def raise_for_status(self) -> None:
+        pass
+
+    def json(self) -> object:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://management.azure.com/subscriptions?api-version=2022-12-01&$skipToken=x",
+        "https://management.azure.com:443/subscriptions",
+        "https://WestEurope.Management.Azure.com/subscriptions",
+    ],
+)
+async def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> None:
+    client = Speaker({"value": []})
+
+    assert await read_json(client, link) == {"value": []}
+    assert client.asked == [link]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://example.com/subscriptions",
+        "https://management.azure.com.example.com/subscriptions",
+        "https://notmanagement.azure.com/subscriptions",
+        "https://management.azure.com@example.com/subscriptions",
+        "https://management.azure.com\\@example.com/subscriptions",
+        "https://management.azure.com:8443/subscriptions",
+        "https://management.azure.com:none/subscriptions",
+        "http://management.azure.com/subscriptions",
+        "//example.com/subscriptions",
+        "/subscriptions",
+        "https://[",
+        "",
+        7,
+    ],
+)
+async def test_no_other_host_is_asked_whatever_an_answer_says(link: Any) -> None:
+    client = Speaker({"value": []})
+
+    with pytest.raises(Unreadable) as caught:
+        await read_json(client, link)
+
+    assert caught.value.code == "ForeignLink"
+    assert client.asked == []
+
+
+@pytest.mark.parametrize("said", [ValueError("no JSON"), [], None, "text"])
+async def test_an_answer_that_is_no_json_object_is_no_answer(said: object) -> None:
+    with pytest.raises(Unavailable):
+        await read_json(Speaker(said), "https://management.azure.com/subscriptions")
