@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+_SAID_FOR = timedelta(days=1)
 _ALWAYS_READ = 5
 """So many of a key's newest versions are read at every look, for somebody may have disabled one."""
 
@@ -229,7 +230,11 @@ class Inspector:
         return found
 
     async def _note_unreadable(self, request: KeyRequest, error: Unreadable, now: datetime) -> None:
+        """Say that versions can't be read: once a day and reason, for each sweep finds the same."""
         log.warning("%s: its versions can't be read: %s", request.key, error)
+        lines = await self.ledger.activity_page(request.key, kind="unreadable", top=1, after=None)
+        if any(line.get("code") == error.code and now - line["at"] < _SAID_FOR for line in lines.items):
+            return
         said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
         await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
 

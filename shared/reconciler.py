@@ -42,7 +42,7 @@ from shared.preparations import Preparation
 from shared.preparer import Preparer
 from shared.prerequisites import Prerequisites
 from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
-from shared.reasons import Action, Reason, Subject, fix
+from shared.reasons import Action, Reason, Subject, fix, fix_in_use
 from shared.recorder import Recorder
 from shared.records import (
     Activity,
@@ -220,7 +220,7 @@ class Reconciler:
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
         looked = seen.after_looking(cluster, assignment, decision, now=now)
         if about is not None:
-            looked = replace(looked, fix=fix(decision.reason, about))
+            looked = replace(looked, fix=fix_in_use(decision.reason, about))
         if decision.reason is Reason.CONTESTED:
             looked = replace(looked, set_back=facts.set_back)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)

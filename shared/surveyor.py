@@ -67,6 +67,8 @@ class Surveyor:
         access: Access | None = None
         if principal is not None and ground.vault is not None:
             access = access_by(held, ground.vault, principal)
+        if ground.key is None:  # nobody can tell the roles at what is not there: not to be shared once it is
+            self._shared.pop((vault, key, principal), None)
         return Prerequisites(
             ground.vault,
             ground.key,

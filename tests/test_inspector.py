@@ -461,6 +461,22 @@ async def test_of_a_vault_that_may_not_be_read_any_more_what_was_found_goes_on_a
     assert await found_with(app) == found
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_versions_that_may_not_be_read_are_said_so_once_a_day_and_not_at_each_sweep(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, known: bool
+) -> None:
+    if known:
+        await use(app, azure, key, "aks-1")
+    azure.permissions.refuse("Microsoft.KeyVault/vaults/keys/versions/read")
+
+    async def lines(hours: int) -> int:
+        asked = KeyRequest(KEY, "timer", VaultId.parse(vault.id), run=f"sweep-{hours}")
+        await app.inspector.inspect(asked, now=NOW + timedelta(hours=hours))
+        return len([row for row in await app.rows("activity") if row["kind"] == "unreadable"])
+
+    assert [await lines(hours) for hours in (1, 2, 24, 25, 26)] == [1, 1, 1, 2, 2]
+
+
 # what a vault says besides a new version
 
 

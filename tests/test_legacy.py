@@ -422,6 +422,10 @@ def make_elliptic(on: Scene) -> None:
     on.azure.keyvault.set_key(on.key, kty="EC", operations=("sign", "verify"))
 
 
+def delete(on: Scene) -> None:
+    on.azure.keyvault.delete_key(on.key)
+
+
 def take_the_right(on: Scene) -> None:
     on.azure.faults.fail_next("GET", "/versions/", 403, code="AuthorizationFailed", message="no", times=2)
 
@@ -432,6 +436,7 @@ def take_the_right(on: Scene) -> None:
         (disable, Reason.KEY_DISABLED, "az keyvault key set-attributes"),
         (make_elliptic, Reason.KEY_TYPE_UNSUPPORTED, None),
         (take_the_right, Reason.VAULT_UNREADABLE, None),
+        (delete, Reason.KEY_MISSING, "az keyvault key recover"),
     ],
 )
 async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_named(
