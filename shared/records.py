@@ -24,8 +24,8 @@ from shared.decisions import (
 )
 from shared.keys import KeyId
 from shared.policy import Assignment, Mode
-from shared.preparations import GrantRole, Preparation
-from shared.reasons import Action, Fix, Reason, fix
+from shared.preparations import GrantRole, Preparation, is_in_use
+from shared.reasons import Action, Fix, Reason, Subject, fix, fix_in_use
 from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
 from shared.rotation import Succession
@@ -297,7 +297,8 @@ class Record:
         if decision.action is Action.NOTHING and not decided.enforced_untold:
             decided = replace(decided, announced=None)  # what went wrong is over: if it comes back, it is told again
         subject = replace(subject_of(cluster, assignment), rights=missing_rights(decided.detail or ""))
-        return replace(decided, fix=next(filter(None, (fix(reason, subject) for reason in decision.reasons)), None))
+        fixes = (_fix(reason, cluster, subject) for reason in decision.reasons)
+        return replace(decided, fix=next(filter(None, fixes), None))
 
     def _detail(self, assignment: Assignment, decision: Decision) -> str | None:
         if decision.reason is Reason.EXEMPT:
@@ -313,6 +314,13 @@ class Record:
 
 _MATTERS = attrgetter(*(one.name for one in fields(Record) if one.name not in {"version", "decided_at"}))
 """All of a record but its version and when it was decided."""
+
+
+def _fix(reason: Reason, cluster: Cluster, subject: Subject) -> Fix | None:
+    """The fix for a cluster that was read: what it is encrypted with is recovered, and not made anew."""
+    key = KeyId(subject.vault.name, subject.key.lower()) if subject.vault and subject.key else None
+    in_use = key is not None and is_in_use(reason, cluster, key)
+    return fix_in_use(reason, subject) if in_use else fix(reason, subject)
 
 
 def is_stale(token: str | None, record: Record | None) -> bool:
