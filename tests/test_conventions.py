@@ -466,6 +466,7 @@ WRITES = {name for service in SERVICES for name in dir(service) if not name.star
 ALLOWED = {
     "aks": {"begin_create_or_update", "begin_run_command"},
     "announcements": set[str](),
+    "calls": set[str](),
     "keyvault": {"begin_create_or_update", "update", "create_if_not_exist"},
     "identities": {"create_or_update"},
     "access": {"create"},
