@@ -35,6 +35,7 @@ from shared.decisions import (
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
+from shared.keys import KeyReference
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
@@ -251,19 +252,24 @@ class Reconciler:
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault.
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
+        whose own version is gone stays on it: another one would only hide that its secrets can't be read.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change = decision.change
-        named = change.after.key if isinstance(change, Change) and change.rotates else None
-        if named is None or decision.action is not Action.WRITE or assignment.mode is not Mode.ENFORCE:
+        if not isinstance(change, Change) or not change.rotates or decision.action is not Action.WRITE:
+            return decision, None
+        held, named = change.before.key, change.after.key
+        if held is None or named is None or assignment.mode is not Mode.ENFORCE:
             return decision, None
         vault = await self.usage.vault_of(named.key)
-        unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else Reason.VAULT_UNREADABLE
+        unfit: tuple[Reason, KeyReference] | None = (Reason.VAULT_UNREADABLE, named)
+        if vault is not None:
+            unfit = await self.surveyor.version_obstacle(vault, named, held, now=now)
         if unfit is None:
             return decision, None
-        about = Subject(cluster.id, vault=vault, key=named.key.name, version=named.version)
-        return replace(decision, action=Action.REPORT, reasons=(unfit, Reason.ROTATION_DUE)), about
+        about = Subject(cluster.id, vault=vault, key=named.key.name, version=unfit[1].version)
+        return replace(decision, action=Action.REPORT, reasons=(unfit[0], Reason.ROTATION_DUE)), about
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""

@@ -19,7 +19,7 @@ from shared.identities import Identities
 from shared.keydata import KeyData
 from shared.keys import Access, Key, KeyId, KeyReference, Vault, VaultId
 from shared.keyvault import KeyVault
-from shared.prerequisites import Prerequisites, version_obstacle
+from shared.prerequisites import Prerequisites, held_obstacle, version_obstacle
 from shared.reasons import Reason
 
 SHARED_FOR = timedelta(minutes=1)
@@ -80,13 +80,23 @@ class Surveyor:
             has_identity=await self._has(identity) if identity is not None else None,
         )
 
-    async def version_obstacle(self, vault: VaultId, named: KeyReference, *, now: datetime) -> Reason | None:
-        """Look afresh at a version that a legacy cluster is to name; return what keeps it from that."""
+    async def version_obstacle(
+        self, vault: VaultId, named: KeyReference, held: KeyReference, *, now: datetime
+    ) -> tuple[Reason, KeyReference] | None:
+        """Look afresh at the version that a legacy cluster is to name, and at the one that it holds, which its secrets
+        are read with; return what keeps it from the move, and which version that is about.
+        """
         try:
-            version = await self._keyvault.version(vault, named.key.name, named.version or "")
+            unfit = version_obstacle(await self._version(vault, named), now)
+            if unfit is not None:
+                return unfit, named
+            unreadable = held_obstacle(await self._version(vault, held))
         except Unreadable:
-            return Reason.VAULT_UNREADABLE
-        return version_obstacle(version, now)
+            return Reason.VAULT_UNREADABLE, named
+        return (unreadable, held) if unreadable is not None else None
+
+    async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
+        return await self._keyvault.version(vault, named.key.name, named.version or "")
 
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""

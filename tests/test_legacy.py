@@ -466,6 +466,39 @@ async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_na
     assert await on.all_rows() == rows
 
 
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_cluster_whose_own_version_can_not_be_used_any_more_is_moved_to_no_other(
+    azure: Azure, account: Account, opened: AsyncExitStack, *, lost: bool
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.named
+    if lost:
+        azure.keyvault.delete_key(on.key)
+        del on.vault.deleted_keys[on.key.name]
+        on.later()
+        azure.keyvault.add_key(on.vault, on.key.name)
+    else:
+        on.rotate()
+        on.key.versions[first].enabled = False
+    await on.inspect()
+
+    told = await on.look()
+    rows = await on.all_rows()
+    await on.look()
+
+    reason = Reason.VERSION_MISSING if lost else Reason.VERSION_DISABLED
+    assert (on.named, on.writes()) == (first, 0)
+    assert (told.action, told.reasons) == (Action.REPORT, (reason, Reason.ROTATION_DUE))
+    assert told.fix is not None
+    assert lost or f"--version {first} --enabled true" in (told.fix.command or "")
+    assert await on.all_rows() == rows
+    if not lost:
+        on.key.versions[first].enabled = True
+        await on.settle()
+        assert (on.named != first, on.writes(), on.readable()) == (True, 1, True)
+
+
 # what an old version is needed for
 
 
