@@ -23,7 +23,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ONE_TRY, ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -233,7 +233,11 @@ class Roles:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = AuthorizationManagementClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 
-from shared.calls import ImpatientRetry, read_json, translated
+from shared.calls import ImpatientRetry, OnlyArm, read_json, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
@@ -214,7 +214,11 @@ class Aks:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = ContainerServiceClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

@@ -13,7 +13,7 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.core import AsyncARMPipelineClient
 
-from shared.calls import ImpatientRetry, read_json
+from shared.calls import ImpatientRetry, OnlyArm, read_json
 from shared.errors import Unreadable
 from shared.keys import VaultId
 
@@ -30,7 +30,7 @@ class Announcements:
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
         authentication = AsyncBearerTokenCredentialPolicy(credential, f"{_ARM}/.default")
-        policies = [ImpatientRetry(), authentication]
+        policies = [OnlyArm(), ImpatientRetry(), authentication]
         self._client: AsyncARMPipelineClient[Any, Any] = AsyncARMPipelineClient(
             _ARM, policies=policies, transport=transport
         )

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, HttpResponseError
-from azure.core.pipeline import PipelineResponse
-from azure.core.pipeline.policies import AsyncRetryPolicy
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncRetryPolicy, SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
 
 from shared.errors import Conflict, Missing, Refused, ServiceError, Throttled, Unavailable, Unreadable
@@ -65,13 +65,21 @@ def translated(*, writing: bool = False) -> Iterator[None]:
         raise Unavailable(type(error).__name__, str(error)) from error
 
 
-async def read_json(client: Any, link: str) -> dict[str, Any]:
-    """Read a JSON object from Azure Resource Manager, by an address of ours or one that an answer gave.
+class OnlyArm(SansIOHTTPPolicy[Any, Any]):
+    """Lets a client speak to Azure Resource Manager and nobody else, for whom its token is not.
 
-    Unreadable if something else lies behind it: the app's token is for Azure Resource Manager alone.
+    A list's answer says where its next page is, and the SDKs go there. Unreadable if it is elsewhere.
     """
-    if not _is_arm(link):
-        raise Unreadable("ForeignLink", f"no address of Azure Resource Manager: {str(link)[:100]!r}")
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        """Refuse a call before it gets a token."""
+        link = request.http_request.url
+        if not _is_arm(link):
+            raise Unreadable("ForeignLink", f"no address of Azure Resource Manager: {link[:100]!r}")
+
+
+async def read_json(client: Any, link: str) -> dict[str, Any]:
+    """Read a JSON object from Azure Resource Manager, by an address of ours or one that an answer gave."""
     try:
         with translated():
             response = await client.send_request(HttpRequest("GET", link))
@@ -88,7 +96,7 @@ def _is_arm(link: str) -> bool:
     try:
         parts = urlsplit(link)
         host, port = parts.hostname or "", parts.port
-    except (TypeError, ValueError, AttributeError):
+    except ValueError:
         return False
     return parts.scheme == "https" and port in {None, 443} and f".{host}".endswith(f".{_ARM_HOST}")
 

@@ -19,9 +19,14 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import HttpRequest
 
-from shared.calls import PATIENCE, ImpatientRetry, read_json, translated
+from local.simulator import SUBSCRIPTION
+from shared.access import Roles
+from shared.aks import Aks
+from shared.announcements import Announcements
+from shared.calls import PATIENCE, ImpatientRetry, OnlyArm, read_json, translated
 from shared.errors import (
     TEXT_LIMIT,
     Conflict,
@@ -34,6 +39,8 @@ from shared.errors import (
     Unavailable,
     Unreadable,
 )
+from shared.identities import Identities
+from shared.keyvault import KeyVault
 
 
 @dataclass
@@ -248,13 +255,11 @@ def test_a_broken_connection_is_tried_again() -> None:
 
 @dataclass
 class Speaker:
-    """A client that gives one answer, and takes down what it was asked."""
+    """A client that gives one answer."""
 
-    said: object = None
-    asked: list[str] = field(default_factory=list)
+    said: object
 
-    async def send_request(self, request: HttpRequest) -> Speaker:
-        self.asked.append(request.url)
+    async def send_request(self, _request: HttpRequest) -> Speaker:
         return self
 
     def raise_for_status(self) -> None:
@@ -266,6 +271,10 @@ class Speaker:
         return self.said
 
 
+def asking(link: str) -> PipelineRequest[Any]:
+    return PipelineRequest(HttpRequest("GET", link), cast("Any", None))
+
+
 @pytest.mark.parametrize(
     "link",
     [
@@ -274,11 +283,8 @@ class Speaker:
         "https://WestEurope.Management.Azure.com/subscriptions",
     ],
 )
-async def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> None:
-    client = Speaker({"value": []})
-
-    assert await read_json(client, link) == {"value": []}
-    assert client.asked == [link]
+def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> None:
+    OnlyArm().on_request(asking(link))
 
 
 @pytest.mark.parametrize(
@@ -296,20 +302,43 @@ async def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> No
         "/subscriptions",
         "https://[",
         "",
-        7,
     ],
 )
-async def test_no_other_host_is_asked_whatever_an_answer_says(link: Any) -> None:
-    client = Speaker({"value": []})
-
+def test_no_other_host_is_asked_whatever_an_answer_says(link: str) -> None:
     with pytest.raises(Unreadable) as caught:
-        await read_json(client, link)
+        OnlyArm().on_request(asking(link))
 
     assert caught.value.code == "ForeignLink"
-    assert client.asked == []
 
 
 @pytest.mark.parametrize("said", [ValueError("no JSON"), [], None, "text"])
 async def test_an_answer_that_is_no_json_object_is_no_answer(said: object) -> None:
     with pytest.raises(Unavailable):
         await read_json(Speaker(said), "https://management.azure.com/subscriptions")
+
+
+@dataclass
+class Wallet:
+    """A credential that takes down for what it was asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def get_token(self, *scopes: str, **_: Any) -> Any:
+        self.asked += scopes
+        raise ClientAuthenticationError("no token")
+
+
+@pytest.mark.parametrize("adapter", [Aks, Announcements, Identities, KeyVault, Roles])
+async def test_no_adapter_gets_a_token_for_another_host(adapter: Any) -> None:
+    wallet = Wallet()
+    async with AioHttpTransport() as transport:
+        client = adapter(wallet, transport)._client
+        of_subscription = client(SUBSCRIPTION) if adapter is not Announcements else client
+        send = getattr(of_subscription, "send_request", None) or of_subscription._send_request
+
+        with pytest.raises(Unreadable):
+            await send(HttpRequest("GET", "https://example.com/next"))
+        with pytest.raises(ClientAuthenticationError):
+            await send(HttpRequest("GET", "https://management.azure.com/next"))
+
+    assert len(wallet.asked) == 1
