@@ -35,7 +35,6 @@ from shared.decisions import (
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
-from shared.keys import KeyReference
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
@@ -252,24 +251,27 @@ class Reconciler:
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
-        whose own version is gone stays on it: another one would only hide that its secrets can't be read.
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
+        cluster whose own version is gone stays as it is: any move would have to read its secrets first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change = decision.change
-        if not isinstance(change, Change) or not change.rotates or decision.action is not Action.WRITE:
+        if not isinstance(change, Change) or change.identity is not None or decision.action is not Action.WRITE:
             return decision, None
         held, named = change.before.key, change.after.key
-        if held is None or named is None or assignment.mode is not Mode.ENFORCE:
+        if held is None or held.version is None or assignment.mode is not Mode.ENFORCE:
             return decision, None
-        vault = await self.usage.vault_of(named.key)
-        unfit: tuple[Reason, KeyReference] | None = (Reason.VAULT_UNREADABLE, named)
-        if vault is not None:
-            unfit = await self.surveyor.version_obstacle(vault, named, held, now=now)
+        vault, about, unfit = await self.usage.vault_of(held.key), held, None
+        if change.rotates and named is not None:
+            about, unfit = named, Reason.VAULT_UNREADABLE
+            unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
+        if unfit is None and vault is not None:
+            about, unfit = held, await self.surveyor.held_obstacle(vault, held)
         if unfit is None:
             return decision, None
-        about = Subject(cluster.id, vault=vault, key=named.key.name, version=unfit[1].version)
-        return replace(decision, action=Action.REPORT, reasons=(unfit[0], Reason.ROTATION_DUE)), about
+        reasons = (Reason.ROTATION_DUE,) if change.rotates else decision.reasons
+        subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
+        return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""

@@ -80,20 +80,21 @@ class Surveyor:
             has_identity=await self._has(identity) if identity is not None else None,
         )
 
-    async def version_obstacle(
-        self, vault: VaultId, named: KeyReference, held: KeyReference, *, now: datetime
-    ) -> tuple[Reason, KeyReference] | None:
-        """Look afresh at the version that a legacy cluster is to name, and at the one that it holds, which its secrets
-        are read with; return what keeps it from the move, and which version that is about.
+    async def version_obstacle(self, vault: VaultId, named: KeyReference, *, now: datetime) -> Reason | None:
+        """Look afresh at a version that a legacy cluster is to name; return what keeps it from that."""
+        try:
+            return version_obstacle(await self._version(vault, named), now)
+        except Unreadable:
+            return Reason.VAULT_UNREADABLE
+
+    async def held_obstacle(self, vault: VaultId, held: KeyReference) -> Reason | None:
+        """Look afresh at the version that a legacy cluster's secrets are read with; return why they can't be. None if
+        they can, or if nobody can tell.
         """
         try:
-            unfit = version_obstacle(await self._version(vault, named), now)
-            if unfit is not None:
-                return unfit, named
-            unreadable = held_obstacle(await self._version(vault, held))
+            return held_obstacle(await self._version(vault, held))
         except Unreadable:
-            return Reason.VAULT_UNREADABLE, named
-        return (unreadable, held) if unreadable is not None else None
+            return None
 
     async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
         return await self._keyvault.version(vault, named.key.name, named.version or "")

@@ -466,6 +466,9 @@ async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_na
     assert await on.all_rows() == rows
 
 
+MOVES_TO_ITS_KEY = "{keyManagement: customer-managed, vault: VAULT, key: etcd, migrate: true}"
+
+
 @pytest.mark.parametrize("lost", [True, False])
 async def test_a_cluster_whose_own_version_can_not_be_used_any_more_is_moved_to_no_other(
     azure: Azure, account: Account, opened: AsyncExitStack, *, lost: bool
@@ -497,6 +500,25 @@ async def test_a_cluster_whose_own_version_can_not_be_used_any_more_is_moved_to_
         on.key.versions[first].enabled = True
         await on.settle()
         assert (on.named != first, on.writes(), on.readable()) == (True, 1, True)
+
+
+@pytest.mark.parametrize("target", ["{keyManagement: platform-managed, migrate: true}", MOVES_TO_ITS_KEY])
+async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_management(
+    azure: Azure, account: Account, opened: AsyncExitStack, target: str
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    azure.keyvault.delete_key(on.key)
+    del on.vault.deleted_keys[on.key.name]
+    on.later()
+    azure.keyvault.add_key(on.vault, on.key.name)
+    moving = policy("report").replace("{keyManagement: platform-managed}", target.replace("VAULT", on.vault.id))
+    app = await opened.enter_async_context(product(account, moving))
+
+    told = await app.look(on.cluster, now=on.now)
+
+    assert told is not None
+    assert (told.action, told.reasons[:2]) == (Action.REPORT, (Reason.VERSION_MISSING, Reason.TO_MIGRATE))
+    assert on.writes() == 0
 
 
 # what an old version is needed for
