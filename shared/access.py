@@ -7,7 +7,6 @@ rbac-guide.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -160,14 +159,12 @@ class Roles:
         except Unreadable:
             return dict.fromkeys(principals, Grant.UNKNOWN)
         may = {principal: crypto_by_roles(held.get(principal.lower(), ())) for principal in principals}
-        at_once = asyncio.Semaphore(_AT_ONCE)
 
-        async def ask(principal: str) -> None:
-            async with at_once:
-                may[principal] = (await self.access(principal, vault, key, now=now)).crypto
+        async def ask(principal: str) -> tuple[str, Grant]:
+            return principal, (await self.access(principal, vault, key, now=now)).crypto
 
-        await asyncio.gather(*(ask(principal) for principal, grant in may.items() if grant is not Grant.GRANTED))
-        return may
+        unclear = [principal for principal, grant in may.items() if grant is not Grant.GRANTED]
+        return may | dict(await some_at_once(ask, unclear, _AT_ONCE))
 
     async def _held_at(self, vault: Vault, key: str, now: datetime) -> dict[str, list[Assigned]]:
         """The roles at a key and above it, by the identity that holds them itself."""

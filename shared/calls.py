@@ -6,7 +6,8 @@ when to come back, and the message comes back then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -38,6 +39,24 @@ _ABSENT = frozenset(
 _UNKNOWN_RETRY = timedelta(seconds=60)
 
 _ARM_HOST = "management.azure.com"
+
+
+async def some_at_once[T, R](ask: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int) -> list[R]:
+    """Ask of each item, so many at the same time; return the answers in the order of the items.
+
+    If one fails, the others still end, and then the first failure is raised: nothing goes on unseen.
+    """
+    slots = asyncio.Semaphore(limit)
+
+    async def one(item: T) -> R:
+        async with slots:
+            return await ask(item)
+
+    ends = await asyncio.gather(*map(one, items), return_exceptions=True)
+    failed = next((end for end in ends if isinstance(end, BaseException)), None)
+    if failed is not None:
+        raise failed
+    return [end for end in ends if not isinstance(end, BaseException)]
 
 
 class ImpatientRetry(AsyncRetryPolicy[Any, Any]):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from shared.access import Roles
 from shared.aks import Aks
 from shared.announcements import Announcements
+from shared.calls import some_at_once
 from shared.clusters import ClusterId
 from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
@@ -443,13 +444,8 @@ class Inspector:
 
     async def _tell_users(self, request: KeyRequest, users: Sequence[KeyUser]) -> None:
         """Ask for a look at each of these clusters, some at a time."""
-        at_once = asyncio.Semaphore(_AT_ONCE)
-
-        async def ask(cluster: ClusterId) -> None:
-            async with at_once:
-                await self.queues.ask_for_cluster(ClusterRequest(cluster, asked_by=request.asked_by))
-
-        await asyncio.gather(*(ask(user.cluster) for user in users))
+        requests = (ClusterRequest(user.cluster, asked_by=request.asked_by) for user in users)
+        await some_at_once(self.queues.ask_for_cluster, requests, _AT_ONCE)
 
 
 def _watched(known: KnownKey, adoptions: Sequence[Adoption]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from azure.mgmt.keyvault.models import (
 from azure.mgmt.keyvault.models import Action as RotateAction
 from azure.mgmt.keyvault.models import Key as KeyModel
 
-from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
 from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.keys import RotationPolicy as KeyRotation
@@ -198,14 +197,12 @@ class KeyVault:
             names = [
                 _version_name(row) async for row in keys.list_versions(vault.group, vault.name, key.name) if row.id
             ]
-        slots = asyncio.Semaphore(_VERSIONS_AT_ONCE)
 
         async def read(version: str) -> KeyVersion:
-            async with slots:
-                with translated():
-                    return _version(version, await keys.get_version(vault.group, vault.name, key.name, version))
+            with translated():
+                return _version(version, await keys.get_version(vault.group, vault.name, key.name, version))
 
-        return tuple(await asyncio.gather(*(read(name) for name in names if name not in but)))
+        return tuple(await some_at_once(read, (name for name in names if name not in but), _VERSIONS_AT_ONCE))
 
     def _client(self, subscription: str) -> KeyVaultManagementClient:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""

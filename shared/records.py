@@ -244,33 +244,15 @@ class Record:
 
     def after_reading(self, cluster: Cluster) -> Self:
         """Take over what the cluster's document says."""
-        return replace(
-            self,
-            resource_id=cluster.resource_id,
-            resource_uid=cluster.resource_uid or self.resource_uid,
-            location=cluster.location,
-            kubernetes=cluster.kubernetes_version,
-            encryption=cluster.encryption,
-            closed_at=None,
-        )
+        return replace(self, **self._read(cluster))
+
+    def after_assigning(self, assignment: Assignment) -> Self:
+        """Take over what the policy asks."""
+        return replace(self, **_asked(assignment))
 
     def after_deciding(self, decision: Decision, *, now: datetime, detail: str | None = None) -> Self:
         """Take over a decision. What no longer waits forgets its wait, unless it was given up: `since` must last."""
-        gave_up = decision.reason is Reason.WAITED_TOO_LONG
-        return replace(
-            self,
-            action=decision.action,
-            reasons=decision.reasons,
-            detail=detail or self._without_reader(decision),
-            fix=None,
-            change=decision.change,
-            decided_at=now,
-            waiting=self.waiting if gave_up or decision.action is Action.WAIT else None,
-        )
-
-    def _without_reader(self, decision: Decision) -> str | None:
-        refused = self.reader_refused if Reason.READER_MISSING in decision.reasons else None
-        return f"{refused.code}: {refused.text}" if refused is not None else None
+        return replace(self, **self._decided(decision, now, detail))
 
     def after_mending(self) -> Self:
         """Forget what Azure would not do: somebody may have given a right, or taken a lock or a policy away.
@@ -280,25 +262,48 @@ class Record:
         blocked = self.refusal is not None and self.refusal.reason in BLOCKING
         return replace(self, refusal=None if blocked else self.refusal, reader_refused=None)
 
-    def after_assigning(self, assignment: Assignment) -> Self:
-        """Take over what the policy asks."""
-        return replace(
-            self,
-            target=assignment.target.name if assignment.target else None,
-            mode=assignment.mode,
-        )
-
     def after_looking(self, cluster: Cluster, assignment: Assignment, decision: Decision, *, now: datetime) -> Self:
-        """Take over a whole look: document, assignment, decision and what an operator can do about it."""
-        looked = self.after_reading(cluster).after_assigning(assignment)
-        decided = looked.after_deciding(decision, now=now, detail=self._detail(assignment, decision))
+        """Take over a whole look: document, assignment, decision and what an operator can do about it.
+
+        All at once: a sweep does this for each cluster of a fleet.
+        """
+        said = self._decided(decision, now, self._detail(assignment, decision))
+        subject = subject_of(cluster, assignment)
+        if said["detail"]:
+            subject = replace(subject, rights=missing_rights(said["detail"]))
+        said["fix"] = next(filter(None, (_fix(reason, cluster, subject) for reason in decision.reasons)), None)
         if decision.reason is Reason.CONTESTED:
-            decided = replace(decided, set_back=self.set_back_by(now))
-        if decision.action is Action.NOTHING and not decided.enforced_untold:
-            decided = replace(decided, announced=None)  # what went wrong is over: if it comes back, it is told again
-        subject = replace(subject_of(cluster, assignment), rights=missing_rights(decided.detail or ""))
-        fixes = (_fix(reason, cluster, subject) for reason in decision.reasons)
-        return replace(decided, fix=next(filter(None, fixes), None))
+            said["set_back"] = self.set_back_by(now)
+        looked = replace(self, **self._read(cluster), **_asked(assignment), **said)
+        if looked.announced is None or decision.action is not Action.NOTHING or looked.enforced_untold:
+            return looked
+        return replace(looked, announced=None)  # what went wrong is over: if it comes back, it is told again
+
+    def _read(self, cluster: Cluster) -> dict[str, Any]:
+        return {
+            "resource_id": cluster.resource_id,
+            "resource_uid": cluster.resource_uid or self.resource_uid,
+            "location": cluster.location,
+            "kubernetes": cluster.kubernetes_version,
+            "encryption": cluster.encryption,
+            "closed_at": None,
+        }
+
+    def _decided(self, decision: Decision, now: datetime, detail: str | None) -> dict[str, Any]:
+        gave_up = decision.reason is Reason.WAITED_TOO_LONG
+        return {
+            "action": decision.action,
+            "reasons": decision.reasons,
+            "detail": detail or self._without_reader(decision),
+            "fix": None,
+            "change": decision.change,
+            "decided_at": now,
+            "waiting": self.waiting if gave_up or decision.action is Action.WAIT else None,
+        }
+
+    def _without_reader(self, decision: Decision) -> str | None:
+        refused = self.reader_refused if Reason.READER_MISSING in decision.reasons else None
+        return f"{refused.code}: {refused.text}" if refused is not None else None
 
     def _detail(self, assignment: Assignment, decision: Decision) -> str | None:
         if decision.reason is Reason.EXEMPT:
@@ -312,14 +317,19 @@ class Record:
         return None
 
 
+def _asked(assignment: Assignment) -> dict[str, Any]:
+    return {"target": assignment.target.name if assignment.target else None, "mode": assignment.mode}
+
+
 _MATTERS = attrgetter(*(one.name for one in fields(Record) if one.name not in {"version", "decided_at"}))
 """All of a record but its version and when it was decided."""
 
 
 def _fix(reason: Reason, cluster: Cluster, subject: Subject) -> Fix | None:
     """The fix for a cluster that was read: what it is encrypted with is recovered, and not made anew."""
-    key = KeyId(subject.vault.name, subject.key.lower()) if subject.vault and subject.key else None
-    in_use = key is not None and is_in_use(reason, cluster, key)
+    if reason not in {Reason.KEY_MISSING, Reason.VAULT_MISSING} or subject.vault is None or subject.key is None:
+        return fix(reason, subject)
+    in_use = is_in_use(reason, cluster, KeyId(subject.vault.name, subject.key.lower()))
     return fix_in_use(reason, subject) if in_use else fix(reason, subject)
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.aks import Aks
+from shared.calls import some_at_once
 from shared.clusters import Cluster, ClusterId
 from shared.decisions import Decision, Facts, changes_something, decide, held_back, vault_of, would_write
 from shared.errors import EnforcerError, LostRace, Malformed, Throttled, Unreadable
@@ -35,7 +36,7 @@ from shared.usage import Books, Usage, keys_of
 
 log = logger(__name__)
 
-_ROWS_AT_ONCE = 16
+_AT_ONCE = 16
 _EXEMPTED_SHOWN = 10
 
 EVERYTHING = Scope()
@@ -107,8 +108,8 @@ class Sweeper:
         await self.ledger.start_run(run)
         if scope == EVERYTHING:
             await self.ledger.remember_sweep(run_id)
-        for subscription in shards:
-            await self.queues.ask_for_shard(ShardRequest(run_id, subscription, asked_by, mode, scope))
+        requests = (ShardRequest(run_id, subscription, asked_by, mode, scope) for subscription in shards)
+        await some_at_once(self.queues.ask_for_shard, requests, _AT_ONCE)
         if scope == EVERYTHING:
             for key, vault in self.policy.named_keys().items():
                 await self.queues.ask_for_key(KeyRequest(key, asked_by, vault, run=run_id))
@@ -185,18 +186,12 @@ class Sweeper:
         tally: _Tally,
         now: datetime,
     ) -> None:
-        at_once = asyncio.Semaphore(_ROWS_AT_ONCE)
-
         async def one(cluster: Cluster) -> None:
             record = records.get(cluster.id) or Record(cluster.id)
-            async with at_once:
-                with about(cluster=cluster.id):
-                    await self._sweep_cluster(cluster, record, request, tally, now)
+            with about(cluster=cluster.id):
+                await self._sweep_cluster(cluster, record, request, tally, now)
 
-        ends = await asyncio.gather(*map(one, page), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
+        await some_at_once(one, page, _AT_ONCE)
 
     async def _sweep_cluster(
         self, cluster: Cluster, record: Record, request: ShardRequest, tally: _Tally, now: datetime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,7 +27,7 @@ from local.simulator import SUBSCRIPTION
 from shared.access import Roles
 from shared.aks import Aks
 from shared.announcements import Announcements
-from shared.calls import PATIENCE, ImpatientRetry, OnlyArm, read_json, translated
+from shared.calls import PATIENCE, ImpatientRetry, OnlyArm, read_json, some_at_once, translated
 from shared.errors import (
     TEXT_LIMIT,
     Conflict,
@@ -251,6 +252,44 @@ def test_a_broken_connection_is_tried_again() -> None:
     sent: PipelineRequest[Any] = PipelineRequest(HttpRequest("GET", "https://management.azure.com/"), cast("Any", None))
 
     assert retry.increment(retry.configure_retries({}), response=sent, error=ServiceRequestError("no connection"))
+
+
+# many calls
+
+
+async def test_so_many_are_asked_at_the_same_time_and_answered_in_order() -> None:
+    asked: list[int] = []
+    under_way: list[int] = []
+
+    async def ask(item: int) -> int:
+        asked.append(item)
+        under_way.append(len(asked))
+        await asyncio.sleep(0)
+        asked.remove(item)
+        return item * 10
+
+    answers = await some_at_once(ask, range(10), 3)
+
+    assert answers == [item * 10 for item in range(10)]
+    assert max(under_way) == 3
+
+
+async def test_of_many_the_first_failure_is_raised_once_all_have_ended() -> None:
+    ended: list[int] = []
+
+    async def ask(item: int) -> None:
+        await asyncio.sleep(0)
+        ended.append(item)
+        if item in {1, 2}:
+            raise Unavailable("Busy", str(item))
+
+    with pytest.raises(Unavailable, match="1"):
+        await some_at_once(ask, range(5), 2)
+
+    assert sorted(ended) == list(range(5))
+
+
+# where calls go, and what is no answer
 
 
 @dataclass

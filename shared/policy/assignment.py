@@ -55,7 +55,7 @@ class Assignment:
 
     def lowered_to(self, mode: Mode | None) -> Self:
         """Return the same assignment, no further than this mode."""
-        return replace(self, mode=Mode.lowest(self.mode, mode))
+        return replace(self, mode=Mode.lowest(self.mode, mode)) if mode is not None else self
 
 
 @dataclass(frozen=True, slots=True)
