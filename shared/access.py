@@ -22,7 +22,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ONE_TRY, ImpatientRetry, some_at_once, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -230,7 +230,11 @@ class Roles:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = AuthorizationManagementClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

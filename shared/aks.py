@@ -13,11 +13,10 @@ from azure.core import MatchConditions
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.transport import AsyncHttpTransport
-from azure.core.rest import HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ImpatientRetry, OnlyArm, read_json, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
@@ -93,6 +92,7 @@ class Aks:
         finally:
             if asked is not None:
                 asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)  # how it ended is nobody's business any more
 
     async def put(self, cluster: Cluster, change: Change) -> str | None:
         """Send one change of a cluster that was just read; return its operation's address, without waiting for its end.
@@ -208,17 +208,17 @@ class Aks:
         return self._tenants[subscription]
 
     async def _fetch(self, link: str) -> dict[str, Any]:
-        with translated():
-            response = await self._client("").send_request(HttpRequest("GET", link))
-            response.raise_for_status()
-        body: dict[str, Any] = response.json()
-        return body
+        return await read_json(self._client(""), link)
 
     def _client(self, subscription: str) -> ContainerServiceClient:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = ContainerServiceClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

@@ -11,10 +11,9 @@ from typing import Any
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.pipeline.transport import AsyncHttpTransport
-from azure.core.rest import HttpRequest
 from azure.mgmt.core import AsyncARMPipelineClient
 
-from shared.calls import ImpatientRetry, translated
+from shared.calls import ImpatientRetry, OnlyArm, read_json
 from shared.errors import Unreadable
 from shared.keys import VaultId
 
@@ -31,7 +30,7 @@ class Announcements:
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
         authentication = AsyncBearerTokenCredentialPolicy(credential, f"{_ARM}/.default")
-        policies = [ImpatientRetry(), authentication]
+        policies = [OnlyArm(), ImpatientRetry(), authentication]
         self._client: AsyncARMPipelineClient[Any, Any] = AsyncARMPipelineClient(
             _ARM, policies=policies, transport=transport
         )
@@ -55,10 +54,7 @@ class Announcements:
         rows: list[Mapping[str, Any]] = []
         link: str | None = f"{_ARM}{path}?api-version={_VERSION}"
         while link:
-            with translated():
-                response = await self._client.send_request(HttpRequest("GET", link))
-                response.raise_for_status()
-            body = response.json()
+            body = await read_json(self._client, link)
             rows += body.get("value", [])
             link = body.get("nextLink")
         return rows

@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, HttpResponseError
-from azure.core.pipeline import PipelineResponse
-from azure.core.pipeline.policies import AsyncRetryPolicy
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncRetryPolicy, SansIOHTTPPolicy
+from azure.core.rest import HttpRequest
 
 from shared.errors import Conflict, Missing, Refused, ServiceError, Throttled, Unavailable, Unreadable
 
@@ -35,6 +37,8 @@ _ABSENT = frozenset(
 """Codes of a 404 that say: it does not exist. A subscription that is not found may only be out of sight."""
 
 _UNKNOWN_RETRY = timedelta(seconds=60)
+
+_ARM_HOST = "management.azure.com"
 
 
 async def some_at_once[T, R](ask: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int) -> list[R]:
@@ -78,6 +82,42 @@ def translated(*, writing: bool = False) -> Iterator[None]:
         raise _ours(error, writing=writing) from error
     except AzureError as error:
         raise Unavailable(type(error).__name__, str(error)) from error
+
+
+class OnlyArm(SansIOHTTPPolicy[Any, Any]):
+    """Lets a client speak to Azure Resource Manager and nobody else, for whom its token is not.
+
+    A list's answer says where its next page is, and the SDKs go there. Unreadable if it is elsewhere.
+    """
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        """Refuse a call before it gets a token."""
+        link = request.http_request.url
+        if not _is_arm(link):
+            raise Unreadable("ForeignLink", f"no address of Azure Resource Manager: {link[:100]!r}")
+
+
+async def read_json(client: Any, link: str) -> dict[str, Any]:
+    """Read a JSON object from Azure Resource Manager, by an address of ours or one that an answer gave."""
+    try:
+        with translated():
+            response = await client.send_request(HttpRequest("GET", link))
+            response.raise_for_status()
+        body = response.json()
+    except ValueError as error:
+        raise Unavailable("InvalidJson", "an answer that is no JSON") from error
+    if not isinstance(body, dict):
+        raise Unavailable("InvalidJson", "an answer that is no JSON object")
+    return body
+
+
+def _is_arm(link: str) -> bool:
+    try:
+        parts = urlsplit(link)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "https" and port in {None, 443} and f".{host}".endswith(f".{_ARM_HOST}")
 
 
 def _ours(error: HttpResponseError, *, writing: bool) -> ServiceError:

@@ -9,7 +9,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.msi.v2024_11_30.aio import ManagedServiceIdentityClient
 from azure.mgmt.msi.v2024_11_30.models import Identity
 
-from shared.calls import ONE_TRY, ImpatientRetry, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, translated
 from shared.errors import Missing
 
 
@@ -45,7 +45,11 @@ class Identities:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = ManagedServiceIdentityClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

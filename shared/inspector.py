@@ -32,6 +32,7 @@ from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.policy import PolicyInForce
 from shared.queues import KEYS, Queues
+from shared.reasons import Reason
 from shared.recorder import Recorder
 from shared.records import Activity
 from shared.rotation import Adoption, How, KeyUser, Need, Standing, expected, picture, put_off
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+_SAID_FOR = timedelta(days=1)
 _ALWAYS_READ = 5
 """So many of a key's newest versions are read at every look, for somebody may have disabled one."""
 
@@ -147,7 +149,7 @@ class Inspector:
             found = current_last(found, await self._current(vault, request.key))
         await self.keys.add_rotations(found)
         if versions is None:
-            return vault, frozenset()
+            return vault, _lost(known)
         await self._log_changes(known, versions, request, now)
         if vault is not None and vault != known.vault_id:
             await self.keys.lies_in(request.key, vault, first_seen=now if known.vault_id is None else None)
@@ -229,7 +231,11 @@ class Inspector:
         return found
 
     async def _note_unreadable(self, request: KeyRequest, error: Unreadable, now: datetime) -> None:
+        """Say that versions can't be read: once a day and reason, for each sweep finds the same."""
         log.warning("%s: its versions can't be read: %s", request.key, error)
+        lines = await self.ledger.activity_page(request.key, kind="unreadable", top=1, after=None)
+        if any(line.get("code") == error.code and now - line["at"] < _SAID_FOR for line in lines.items):
+            return
         said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
         await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
 
@@ -444,7 +450,13 @@ class Inspector:
 
 def _watched(known: KnownKey, adoptions: Sequence[Adoption]) -> set[str]:
     newest = {version.version for version in known.versions[-_ALWAYS_READ:]}
-    return newest | {one.version for one in adoptions if one.how is How.UPDATED}
+    return newest | _lost(known) | {one.version for one in adoptions if one.how is How.UPDATED}
+
+
+def _lost(known: KnownKey) -> frozenset[str]:
+    """The versions that were missing at the last look: only one that can read them shows that they are back."""
+    found = (one.version for one in known.findings if one.reason is Reason.VERSION_MISSING)
+    return frozenset(version for version in found if version is not None)
 
 
 def _as_seen(before: KeyVersion, read: KeyVersion, now: datetime) -> KeyVersion:

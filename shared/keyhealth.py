@@ -15,7 +15,7 @@ from shared.clusters import ClusterId
 from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultId, VaultNetwork
 from shared.policy import Keys
 from shared.prerequisites import risk_of
-from shared.reasons import Fix, Reason, Subject, fix
+from shared.reasons import Fix, Reason, Subject, fix, fix_in_use
 from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, Why, shared_identities
 
 SHOWN = 10
@@ -134,16 +134,10 @@ def is_found(found: Sequence[Finding], cause: Reason, version: str | None) -> bo
     return any(one.reason in _FOUND_AS.get(cause, ()) and one.version == version and one.count for one in found)
 
 
-_RECOVERED = {Reason.KEY_MISSING: Reason.KEY_DELETED, Reason.VAULT_MISSING: Reason.VAULT_DELETED}
-
-
 def mend(finding: Finding, vault: VaultId | None, key: str) -> Fix | None:
-    """Return what an operator can do about a finding; None where there is nothing to do.
-
-    What clusters use has to be recovered: made anew under its name, it could not read their secrets.
-    """
-    reason = _RECOVERED.get(finding.reason, finding.reason) if finding.count else finding.reason
-    return fix(reason, Subject(vault=vault, key=key, version=finding.version))
+    """Return what an operator can do about a finding; None where there is nothing to do."""
+    of = Subject(vault=vault, key=key, version=finding.version)
+    return fix_in_use(finding.reason, of) if finding.count else fix(finding.reason, of)
 
 
 def untold(found: Sequence[Finding]) -> list[Finding]:

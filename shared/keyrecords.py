@@ -157,15 +157,19 @@ def made_at_once(found: Sequence[Rotation]) -> bool:
 
 
 def current_last(found: Sequence[Rotation], current: str | None) -> tuple[Rotation, ...]:
-    """Return versions that one look found; those made with the current one count as detected a moment before it."""
+    """Return versions that one look found; those made with the current one count as detected a moment before it.
+
+    They are logged before it too: a crash in between leaves what is logged later the newer.
+    """
     made = {one.version.created for one in found if one.version.version == current}
     moment = timedelta(microseconds=1)
-    return tuple(
+    dated = (
         replace(one, detected_at=one.detected_at - moment)
         if one.version.created in made and one.version.version != current
         else one
         for one in found
     )
+    return tuple(sorted(dated, key=lambda one: one.detected_at))
 
 
 def _rotation(

@@ -28,7 +28,7 @@ from azure.mgmt.keyvault.models import (
 from azure.mgmt.keyvault.models import Action as RotateAction
 from azure.mgmt.keyvault.models import Key as KeyModel
 
-from shared.calls import ONE_TRY, ImpatientRetry, some_at_once, translated
+from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
 from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.keys import RotationPolicy as KeyRotation
@@ -208,7 +208,11 @@ class KeyVault:
         """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
         if subscription not in self._clients:
             self._clients[subscription] = KeyVaultManagementClient(
-                self._credential, subscription, transport=self._transport, retry_policy=ImpatientRetry()
+                self._credential,
+                subscription,
+                transport=self._transport,
+                retry_policy=ImpatientRetry(),
+                per_call_policies=[OnlyArm()],
             )
         return self._clients[subscription]
 

@@ -113,7 +113,7 @@ def preparation_for(
     hide that its secrets can't be read any more.
     """
     target = assignment.target
-    if target is None or target.key is None or _is_in_use(reason, cluster, KeyId(vault.name, target.key.lower())):
+    if target is None or target.key is None or is_in_use(reason, cluster, KeyId(vault.name, target.key.lower())):
         return None
     match reason:
         case Reason.VAULT_MISSING if found.tenant is not None:
@@ -146,8 +146,8 @@ def _grant_for(
     return GrantRole(vault, principal, role)
 
 
-def _is_in_use(missing: Reason, cluster: Cluster, key: KeyId) -> bool:
-    """Whether the cluster's own document names what is missing, the key or the vault."""
+def is_in_use(missing: Reason, cluster: Cluster, key: KeyId) -> bool:
+    """Return whether the cluster's own document names what is missing, the key or the vault."""
     used = cluster.encryption.key
     if used is None:
         return False

@@ -65,6 +65,16 @@ def version_obstacle(version: Key | None, now: datetime) -> Reason | None:
     return next((answer for answer in answers if answer is not None), None)
 
 
+def held_obstacle(version: Key | None) -> Reason | None:
+    """Return why nothing can be read with the version that a legacy cluster holds; None if it can.
+
+    One that has expired still decrypts. Source: Key Vault docs, about-keys-details (date-time controlled operations).
+    """
+    if version is None:
+        return Reason.VERSION_MISSING
+    return Reason.VERSION_DISABLED if not version.enabled else None
+
+
 def access_obstacle(found: Prerequisites) -> Reason | None:
     """Return what the identity lacks; None if it may encrypt and decrypt, or if that can't be told."""
     crypto = found.access.crypto if found.access else Grant.UNKNOWN

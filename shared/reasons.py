@@ -232,6 +232,14 @@ class Subject:
     rights: tuple[Right, ...] = ()
 
 
+def fix_in_use(reason: Reason, subject: Subject) -> Fix | None:
+    """Return the fix for a vault or key that clusters use: it has to be recovered. Made anew under its name, it could
+    not read their secrets.
+    """
+    recovered = {Reason.KEY_MISSING: Reason.KEY_DELETED, Reason.VAULT_MISSING: Reason.VAULT_DELETED}
+    return fix(recovered.get(reason, reason), subject)
+
+
 def fix(reason: Reason, subject: Subject) -> Fix | None:
     """Return what an operator can do about this reason, or None where there is nothing to do."""
     template = _FIXES.get(reason)

@@ -42,7 +42,7 @@ from shared.preparations import Preparation
 from shared.preparer import Preparer
 from shared.prerequisites import Prerequisites
 from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
-from shared.reasons import Action, Reason, Subject, fix
+from shared.reasons import Action, Reason, Subject, fix, fix_in_use
 from shared.recorder import Recorder
 from shared.records import (
     Activity,
@@ -220,7 +220,7 @@ class Reconciler:
             return await self._wait(decision.reason, record, seen, request, now=now, after=after)
         looked = seen.after_looking(cluster, assignment, decision, now=now)
         if about is not None:
-            looked = replace(looked, fix=fix(decision.reason, about))
+            looked = replace(looked, fix=fix_in_use(decision.reason, about))
         if decision.reason is Reason.CONTESTED:
             looked = replace(looked, set_back=facts.set_back)
         return await self.recorder.record(record, looked, asked_by=request.asked_by, now=now)
@@ -251,19 +251,27 @@ class Reconciler:
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault.
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
+        cluster whose own version is gone stays as it is: any move would have to read its secrets first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change = decision.change
-        named = change.after.key if isinstance(change, Change) and change.rotates else None
-        if named is None or decision.action is not Action.WRITE or assignment.mode is not Mode.ENFORCE:
+        if not isinstance(change, Change) or change.identity is not None or decision.action is not Action.WRITE:
             return decision, None
-        vault = await self.usage.vault_of(named.key)
-        unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else Reason.VAULT_UNREADABLE
+        held, named = change.before.key, change.after.key
+        if held is None or held.version is None or assignment.mode is not Mode.ENFORCE:
+            return decision, None
+        vault, about, unfit = await self.usage.vault_of(held.key), held, None
+        if change.rotates and named is not None:
+            about, unfit = named, Reason.VAULT_UNREADABLE
+            unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
+        if unfit is None and vault is not None:
+            about, unfit = held, await self.surveyor.held_obstacle(vault, held)
         if unfit is None:
             return decision, None
-        about = Subject(cluster.id, vault=vault, key=named.key.name, version=named.version)
-        return replace(decision, action=Action.REPORT, reasons=(unfit, Reason.ROTATION_DUE)), about
+        reasons = (Reason.ROTATION_DUE,) if change.rotates else decision.reasons
+        subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
+        return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
     async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
         """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""

@@ -24,8 +24,8 @@ from shared.decisions import (
 )
 from shared.keys import KeyId
 from shared.policy import Assignment, Mode
-from shared.preparations import GrantRole, Preparation
-from shared.reasons import Action, Fix, Reason, fix
+from shared.preparations import GrantRole, Preparation, is_in_use
+from shared.reasons import Action, Fix, Reason, Subject, fix, fix_in_use
 from shared.reencryption import COMMAND_DEADLINE, Ran, Reencryption, Rewrite, fault_of
 from shared.rights import missing_rights
 from shared.rotation import Succession
@@ -271,7 +271,7 @@ class Record:
         subject = subject_of(cluster, assignment)
         if said["detail"]:
             subject = replace(subject, rights=missing_rights(said["detail"]))
-        said["fix"] = next(filter(None, (fix(reason, subject) for reason in decision.reasons)), None)
+        said["fix"] = next(filter(None, (_fix(reason, cluster, subject) for reason in decision.reasons)), None)
         if decision.reason is Reason.CONTESTED:
             said["set_back"] = self.set_back_by(now)
         looked = replace(self, **self._read(cluster), **_asked(assignment), **said)
@@ -323,6 +323,14 @@ def _asked(assignment: Assignment) -> dict[str, Any]:
 
 _MATTERS = attrgetter(*(one.name for one in fields(Record) if one.name not in {"version", "decided_at"}))
 """All of a record but its version and when it was decided."""
+
+
+def _fix(reason: Reason, cluster: Cluster, subject: Subject) -> Fix | None:
+    """The fix for a cluster that was read: what it is encrypted with is recovered, and not made anew."""
+    if reason not in {Reason.KEY_MISSING, Reason.VAULT_MISSING} or subject.vault is None or subject.key is None:
+        return fix(reason, subject)
+    in_use = is_in_use(reason, cluster, KeyId(subject.vault.name, subject.key.lower()))
+    return fix_in_use(reason, subject) if in_use else fix(reason, subject)
 
 
 def is_stale(token: str | None, record: Record | None) -> bool:

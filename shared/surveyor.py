@@ -19,7 +19,7 @@ from shared.identities import Identities
 from shared.keydata import KeyData
 from shared.keys import Access, Key, KeyId, KeyReference, Vault, VaultId
 from shared.keyvault import KeyVault
-from shared.prerequisites import Prerequisites, version_obstacle
+from shared.prerequisites import Prerequisites, held_obstacle, version_obstacle
 from shared.reasons import Reason
 
 SHARED_FOR = timedelta(minutes=1)
@@ -67,6 +67,8 @@ class Surveyor:
         access: Access | None = None
         if principal is not None and ground.vault is not None:
             access = access_by(held, ground.vault, principal)
+        if ground.key is None:  # nobody can tell the roles at what is not there: not to be shared once it is
+            self._shared.pop((vault, key, principal), None)
         return Prerequisites(
             ground.vault,
             ground.key,
@@ -81,10 +83,21 @@ class Surveyor:
     async def version_obstacle(self, vault: VaultId, named: KeyReference, *, now: datetime) -> Reason | None:
         """Look afresh at a version that a legacy cluster is to name; return what keeps it from that."""
         try:
-            version = await self._keyvault.version(vault, named.key.name, named.version or "")
+            return version_obstacle(await self._version(vault, named), now)
         except Unreadable:
             return Reason.VAULT_UNREADABLE
-        return version_obstacle(version, now)
+
+    async def held_obstacle(self, vault: VaultId, held: KeyReference) -> Reason | None:
+        """Look afresh at the version that a legacy cluster's secrets are read with; return why they can't be. None if
+        they can, or if nobody can tell.
+        """
+        try:
+            return held_obstacle(await self._version(vault, held))
+        except Unreadable:
+            return None
+
+    async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
+        return await self._keyvault.version(vault, named.key.name, named.version or "")
 
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""

@@ -20,9 +20,14 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import HttpRequest
 
-from shared.calls import PATIENCE, ImpatientRetry, some_at_once, translated
+from local.simulator import SUBSCRIPTION
+from shared.access import Roles
+from shared.aks import Aks
+from shared.announcements import Announcements
+from shared.calls import PATIENCE, ImpatientRetry, OnlyArm, read_json, some_at_once, translated
 from shared.errors import (
     TEXT_LIMIT,
     Conflict,
@@ -35,6 +40,8 @@ from shared.errors import (
     Unavailable,
     Unreadable,
 )
+from shared.identities import Identities
+from shared.keyvault import KeyVault
 
 
 @dataclass
@@ -280,3 +287,97 @@ async def test_of_many_the_first_failure_is_raised_once_all_have_ended() -> None
         await some_at_once(ask, range(5), 2)
 
     assert sorted(ended) == list(range(5))
+
+
+# where calls go, and what is no answer
+
+
+@dataclass
+class Speaker:
+    """A client that gives one answer."""
+
+    said: object
+
+    async def send_request(self, _request: HttpRequest) -> Speaker:
+        return self
+
+    def raise_for_status(self) -> None:
+        pass
+
+    def json(self) -> object:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+def asking(link: str) -> PipelineRequest[Any]:
+    return PipelineRequest(HttpRequest("GET", link), cast("Any", None))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://management.azure.com/subscriptions?api-version=2022-12-01&$skipToken=x",
+        "https://management.azure.com:443/subscriptions",
+        "https://WestEurope.Management.Azure.com/subscriptions",
+    ],
+)
+def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> None:
+    OnlyArm().on_request(asking(link))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://example.com/subscriptions",
+        "https://management.azure.com.example.com/subscriptions",
+        "https://notmanagement.azure.com/subscriptions",
+        "https://management.azure.com@example.com/subscriptions",
+        "https://management.azure.com\\@example.com/subscriptions",
+        "https://management.azure.com:8443/subscriptions",
+        "https://management.azure.com:none/subscriptions",
+        "http://management.azure.com/subscriptions",
+        "//example.com/subscriptions",
+        "/subscriptions",
+        "https://[",
+        "",
+    ],
+)
+def test_no_other_host_is_asked_whatever_an_answer_says(link: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        OnlyArm().on_request(asking(link))
+
+    assert caught.value.code == "ForeignLink"
+
+
+@pytest.mark.parametrize("said", [ValueError("no JSON"), [], None, "text"])
+async def test_an_answer_that_is_no_json_object_is_no_answer(said: object) -> None:
+    with pytest.raises(Unavailable):
+        await read_json(Speaker(said), "https://management.azure.com/subscriptions")
+
+
+@dataclass
+class Wallet:
+    """A credential that takes down for what it was asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def get_token(self, *scopes: str, **_: Any) -> Any:
+        self.asked += scopes
+        raise ClientAuthenticationError("no token")
+
+
+@pytest.mark.parametrize("adapter", [Aks, Announcements, Identities, KeyVault, Roles])
+async def test_no_adapter_gets_a_token_for_another_host(adapter: Any) -> None:
+    wallet = Wallet()
+    async with AioHttpTransport() as transport:
+        client = adapter(wallet, transport)._client
+        of_subscription = client(SUBSCRIPTION) if adapter is not Announcements else client
+        send = getattr(of_subscription, "send_request", None) or of_subscription._send_request
+
+        with pytest.raises(Unreadable):
+            await send(HttpRequest("GET", "https://example.com/next"))
+        with pytest.raises(ClientAuthenticationError):
+            await send(HttpRequest("GET", "https://management.azure.com/next"))
+
+    assert len(wallet.asked) == 1

@@ -16,7 +16,7 @@ from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
 from shared.errors import Unavailable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
-from shared.keyrecords import Detection
+from shared.keyrecords import Detection, current_last, detected
 from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
@@ -261,6 +261,20 @@ async def test_of_versions_made_within_one_second_the_newest_is_the_one_that_the
     await assert_nothing_more_is_written(app, SWEPT)
 
 
+async def test_versions_made_within_one_second_keep_their_order_where_a_crash_came_between_their_rows(
+    app: Product, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    first = key.current
+    key.versions["0" * 32] = replace(first, version="0" * 32)
+    read = await app.keyvault.versions(VaultId.parse(vault.id), KEY)
+    rows = current_last(detected(await app.keys.key(KEY), read, None, None, NOW), "0" * 32)
+    await app.keys.add_rotations(rows[:1])
+
+    await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
+
+    assert [one.version for one in (await app.keys.key(KEY)).versions] == [first.version, "0" * 32]
+
+
 async def test_a_version_that_was_disabled_is_expected_six_hours_after_it_was_seen_enabled_again(
     app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
 ) -> None:
@@ -331,6 +345,31 @@ async def test_a_key_that_was_purged_and_made_anew_stops_all_who_used_its_versio
 async def found_with(app: Product) -> dict[Reason, int]:
     """What is wrong with the key, and how many clusters each concerns."""
     return {one.reason: one.count for one in (await app.keys.key(KEY)).findings}
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+async def test_a_version_that_was_lost_stays_lost_however_often_its_key_rotates_since(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, unreadable: bool
+) -> None:
+    await use(app, azure, key, "aks-1")
+    lost = key.current.version
+    azure.keyvault.delete_key(key)
+    del vault.deleted_keys[key.name]
+    azure.clock.advance(timedelta(minutes=1))
+    anew = azure.keyvault.add_key(vault, "etcd")
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+    begun = [one for one in (await app.keys.key(KEY)).findings if one.reason is Reason.VERSION_MISSING]
+    if unreadable:
+        azure.permissions.refuse("Microsoft.KeyVault/vaults/keys/versions/read")
+
+    for _ in range(6):
+        azure.clock.advance(timedelta(days=1))
+        azure.keyvault.rotate(vault, anew)
+        await app.inspector.inspect(SWEPT, now=azure.clock.now())
+
+    found = [one for one in (await app.keys.key(KEY)).findings if one.reason is Reason.VERSION_MISSING]
+    assert [one.version for one in begun] == [lost]
+    assert found == begun
 
 
 async def test_a_vault_that_no_list_shows_is_out_of_sight_and_nobody_is_alarmed_until_it_is_seen(
@@ -420,6 +459,22 @@ async def test_of_a_vault_that_may_not_be_read_any_more_what_was_found_goes_on_a
     azure.permissions.allow("Microsoft.KeyVault/vaults/keys/versions/read")
     await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=2))
     assert await found_with(app) == found
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_versions_that_may_not_be_read_are_said_so_once_a_day_and_not_at_each_sweep(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, known: bool
+) -> None:
+    if known:
+        await use(app, azure, key, "aks-1")
+    azure.permissions.refuse("Microsoft.KeyVault/vaults/keys/versions/read")
+
+    async def lines(hours: int) -> int:
+        asked = KeyRequest(KEY, "timer", VaultId.parse(vault.id), run=f"sweep-{hours}")
+        await app.inspector.inspect(asked, now=NOW + timedelta(hours=hours))
+        return len([row for row in await app.rows("activity") if row["kind"] == "unreadable"])
+
+    assert [await lines(hours) for hours in (1, 2, 24, 25, 26)] == [1, 1, 1, 2, 2]
 
 
 # what a vault says besides a new version

@@ -422,6 +422,10 @@ def make_elliptic(on: Scene) -> None:
     on.azure.keyvault.set_key(on.key, kty="EC", operations=("sign", "verify"))
 
 
+def delete(on: Scene) -> None:
+    on.azure.keyvault.delete_key(on.key)
+
+
 def take_the_right(on: Scene) -> None:
     on.azure.faults.fail_next("GET", "/versions/", 403, code="AuthorizationFailed", message="no", times=2)
 
@@ -432,6 +436,7 @@ def take_the_right(on: Scene) -> None:
         (disable, Reason.KEY_DISABLED, "az keyvault key set-attributes"),
         (make_elliptic, Reason.KEY_TYPE_UNSUPPORTED, None),
         (take_the_right, Reason.VAULT_UNREADABLE, None),
+        (delete, Reason.KEY_MISSING, "az keyvault key recover"),
     ],
 )
 async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_named(
@@ -459,6 +464,61 @@ async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_na
     assert fix is None or (f"{fix} " in (told.fix.command or "") and "kv-kms" in (told.fix.command or ""))
     assert again.reasons == told.reasons
     assert await on.all_rows() == rows
+
+
+MOVES_TO_ITS_KEY = "{keyManagement: customer-managed, vault: VAULT, key: etcd, migrate: true}"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_cluster_whose_own_version_can_not_be_used_any_more_is_moved_to_no_other(
+    azure: Azure, account: Account, opened: AsyncExitStack, *, lost: bool
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.named
+    if lost:
+        azure.keyvault.delete_key(on.key)
+        del on.vault.deleted_keys[on.key.name]
+        on.later()
+        azure.keyvault.add_key(on.vault, on.key.name)
+    else:
+        on.rotate()
+        on.key.versions[first].enabled = False
+    await on.inspect()
+
+    told = await on.look()
+    rows = await on.all_rows()
+    await on.look()
+
+    reason = Reason.VERSION_MISSING if lost else Reason.VERSION_DISABLED
+    assert (on.named, on.writes()) == (first, 0)
+    assert (told.action, told.reasons) == (Action.REPORT, (reason, Reason.ROTATION_DUE))
+    assert told.fix is not None
+    assert lost or f"--version {first} --enabled true" in (told.fix.command or "")
+    assert await on.all_rows() == rows
+    if not lost:
+        on.key.versions[first].enabled = True
+        await on.settle()
+        assert (on.named != first, on.writes(), on.readable()) == (True, 1, True)
+
+
+@pytest.mark.parametrize("target", ["{keyManagement: platform-managed, migrate: true}", MOVES_TO_ITS_KEY])
+async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_management(
+    azure: Azure, account: Account, opened: AsyncExitStack, target: str
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    azure.keyvault.delete_key(on.key)
+    del on.vault.deleted_keys[on.key.name]
+    on.later()
+    azure.keyvault.add_key(on.vault, on.key.name)
+    moving = policy("report").replace("{keyManagement: platform-managed}", target.replace("VAULT", on.vault.id))
+    app = await opened.enter_async_context(product(account, moving))
+
+    told = await app.look(on.cluster, now=on.now)
+
+    assert told is not None
+    assert (told.action, told.reasons[:2]) == (Action.REPORT, (Reason.VERSION_MISSING, Reason.TO_MIGRATE))
+    assert on.writes() == 0
 
 
 # what an old version is needed for

@@ -390,6 +390,19 @@ def test_a_row_says_how_to_mend_what_is_reported() -> None:
     looked = record().after_looking(stopped, assignment(), decide(Facts(stopped), assignment(), NOW), now=NOW)
 
     assert looked.fix == fix(Reason.STOPPED, Subject(CLUSTER_ID))
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_MISSING, Reason.VAULT_MISSING])
+@pytest.mark.parametrize("uses_it", [True, False])
+def test_what_a_cluster_is_encrypted_with_is_to_be_recovered_and_not_made_anew(
+    reason: Reason, *, uses_it: bool
+) -> None:
+    found, decision = cluster(security=LEGACY if uses_it else {}), Decision(Action.REPORT, (reason,))
+
+    looked = record().after_looking(found, assignment(asked=key_target(migrate=True)), decision, now=NOW)
+
+    assert looked.fix is not None
+    assert (" recover " in (looked.fix.command or "")) is uses_it
     assert looked.fix is not None
 
 

@@ -151,6 +151,21 @@ async def test_the_tenant_of_a_subscription_is_read_once(app: Product, azure: Az
 # what is not
 
 
+async def test_what_nobody_could_tell_of_roles_before_there_was_a_vault_is_asked_again_once_there_is(
+    app: Product, azure: Azure, vault: SimulatedVault
+) -> None:
+    who = principal(azure, vault)
+    del azure.keyvault.vaults[vault.id.lower()]
+    azure.faults.fail_next("GET", AT_ROLES, 404, code="ResourceNotFound", message="no such vault")
+    await survey(app, vault)
+    await survey(app, vault, principal=who, now=NOW + SHARED_FOR / 2)
+    azure.keyvault.put_vault(vault)
+
+    found = await survey(app, vault, principal=who, now=NOW + SHARED_FOR)
+
+    assert grants(found) == Access(Grant.MISSING, Grant.MISSING)
+
+
 @pytest.mark.parametrize("path", [AT_VAULT, AT_KEY, AT_ROLES])
 async def test_a_failure_is_not_shared_with_who_asks_next(
     app: Product, azure: Azure, vault: SimulatedVault, path: str
