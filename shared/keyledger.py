@@ -6,7 +6,7 @@ A partition of its own lists all keys, each with what the last look at it came t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -176,28 +176,21 @@ class KeyLedger:
 
     async def adopt(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
         """Remember adoptions, many at once. Written again, a row is the same."""
-        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
-            rows = [_adoption_values(key, one) for one in batch]
-            operations: list[Operation] = [(TransactionOperation.UPSERT, row, _REPLACE) for row in rows]
-            if not await self._tables.transact("rotations", operations):
-                raise LostRace(str(key))
+        await self._upsert(key, (_adoption_values(key, one) for one in adoptions), _REPLACE)
 
     async def saw(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
         """Remember what the vault's log showed of adoptions, and of them that alone: the rest may be others' by now."""
-        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
-            operations: list[Operation] = [
-                (TransactionOperation.UPSERT, _seen_values(key, one), _MERGE) for one in batch
-            ]
-            if not await self._tables.transact("rotations", operations):
-                raise LostRace(str(key))
+        await self._upsert(key, (_seen_values(key, one) for one in adoptions), _MERGE)
 
     async def put_off(self, key: KeyId, adoptions: Iterable[Adoption]) -> None:
         """Remember when adoptions are expected instead, and of them that alone."""
-        for batch in batched(adoptions, MOST_AT_ONCE, strict=False):
-            rows = [_adoption_values(key, one) for one in batch]
-            operations: list[Operation] = [
-                (TransactionOperation.UPSERT, {name: row[name] for name in _DEADLINE}, _MERGE) for row in rows
-            ]
+        rows = (_adoption_values(key, one) for one in adoptions)
+        await self._upsert(key, ({name: row[name] for name in _DEADLINE} for row in rows), _MERGE)
+
+    async def _upsert(self, key: KeyId, rows: Iterable[Row], how: Mapping[str, Any]) -> None:
+        """Write rows of a key's partition, as many at once as the service takes."""
+        for batch in batched(rows, MOST_AT_ONCE, strict=False):
+            operations: list[Operation] = [(TransactionOperation.UPSERT, row, how) for row in batch]
             if not await self._tables.transact("rotations", operations):
                 raise LostRace(str(key))
 
