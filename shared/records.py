@@ -207,6 +207,12 @@ class Record:
     reader_refused: Refusal | None = None
 
     @property
+    def named_key(self) -> KeyId | None:
+        """The key that the cluster's document names; None where KMS is off, or its id can't be read."""
+        reference = self.encryption.key if self.encryption is not None and self.encryption.kms_enabled else None
+        return reference.key if reference is not None else None
+
+    @property
     def enforced_untold(self) -> bool:
         """Whether the cluster is as asked by a write of ours that nobody was told of yet."""
         as_asked = self.action is Action.NOTHING and self.reasons == (Reason.AS_ASKED,)

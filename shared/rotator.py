@@ -256,9 +256,7 @@ class Rotator:
     async def _uses(self, record: Record) -> list[_Use]:
         """The cluster's uses of keys: of the one that it has now, and of those that it left."""
         uid = record.resource_uid or "-"
-        encryption = record.encryption
-        current = encryption.key.key if encryption is not None and encryption.kms_enabled and encryption.key else None
-        keys = dict.fromkeys((*([current] if current is not None else []), *record.past_keys))
+        keys = [key for key in dict.fromkeys((record.named_key, *record.past_keys)) if key is not None]
         users = [(key, await self.keys.user(key, record.cluster_id, uid)) for key in keys]
         return [await self._use(key, user) for key, user in users if user is not None]
 

@@ -134,9 +134,7 @@ class Usage:
 
 def keys_of(record: Record) -> tuple[KeyId, ...]:
     """Return the keys that a cluster is known to have used, the one that its row names last."""
-    encryption = record.encryption
-    named = encryption.key if encryption is not None and encryption.kms_enabled else None
-    return tuple(dict.fromkeys((*record.past_keys, *([named.key] if named is not None else ()))))
+    return tuple(key for key in dict.fromkeys((*record.past_keys, record.named_key)) if key is not None)
 
 
 def _past(record: Record, key: KeyId | None) -> tuple[KeyId, ...]:
