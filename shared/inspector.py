@@ -198,22 +198,22 @@ class Inspector:
         where the app may not read them, or they are not there.
         """
         first: VaultId | None = None
-        refused: Unreadable | None = None
+        refused: tuple[VaultId, Unreadable] | None = None
         async with aclosing(self._places(known, request)) as places:
             async for vault in places:
+                found = await self._versions(vault, known, adoptions)
+                if isinstance(found, tuple):
+                    return vault, found
                 first = first or vault
-                try:
-                    return vault, await self._versions(vault, known, adoptions)
-                except Missing:
+                if found is None:
                     continue
-                except Unreadable as error:
-                    refused = error
-                    if vault == known.vault_id:
-                        break
-                    first = first if known.vault_id is not None else vault
-        if refused is not None:
-            await self._note_unreadable(request, refused, now)
-        return first, None
+                refused = vault, found
+                if vault == known.vault_id:
+                    break
+        if refused is None:
+            return first, None
+        await self._note_unreadable(request, refused[1], now)
+        return known.vault_id or refused[0], None
 
     async def _places(self, known: KnownKey, request: KeyRequest) -> AsyncGenerator[VaultId]:
         told = [vault for vault in dict.fromkeys((known.vault_id, request.vault)) if vault is not None]
@@ -239,10 +239,19 @@ class Inspector:
         said = {"askedBy": request.asked_by, "code": error.code, "detail": error.text}
         await self.ledger.note(Activity(request.key, request.version or "unreadable", now, "unreadable", said))
 
-    async def _versions(self, vault: VaultId, known: KnownKey, adoptions: Sequence[Adoption]) -> tuple[KeyVersion, ...]:
-        """Read the versions that are new, new enough, or named by a cluster."""
+    async def _versions(
+        self, vault: VaultId, known: KnownKey, adoptions: Sequence[Adoption]
+    ) -> tuple[KeyVersion, ...] | Unreadable | None:
+        """Read the versions that are new, new enough, or named by a cluster; None where the key is not there, or why
+        the app may not read them.
+        """
         passed_over = {version.version for version in known.versions} - _watched(known, adoptions)
-        return await self.keyvault.versions(vault, known.key, but=passed_over)
+        try:
+            return await self.keyvault.versions(vault, known.key, but=passed_over)
+        except Missing:
+            return None
+        except Unreadable as error:
+            return error
 
     async def _current(self, vault: VaultId, key: KeyId) -> str | None:
         """Return the version that a vault calls current; None where that can't be told."""

@@ -558,17 +558,17 @@ def _in_use(user: KeyUser, mine: dict[str, Adoption], judged: Judged, now: datet
     """What the log of the last day shows otherwise than it was judged: whoever uses a version needs it."""
     if user.gone:
         return {}
-    found: Judged = {}
-    for version, one in mine.items():
-        standing, why = judged.get(version, (Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN))
-        recent = one.last_tried is not None and now - one.last_tried < EVIDENCE_MARGIN
-        if recent and standing is not Standing.NEEDED:
-            found[version] = Standing.NEEDED, Why.IN_USE
-        elif why is Why.ADOPTING and one.first_seen is not None:
-            found[version] = standing, Why.CURRENT
-        elif version not in judged:
-            found[version] = standing, why
-    return found
+    unknown = Standing.NOT_SHOWN_UNNEEDED, Why.HISTORY_UNKNOWN
+    return {version: _by_its_use(one, *judged.get(version, unknown), now) for version, one in mine.items()}
+
+
+def _by_its_use(one: Adoption, standing: Standing, why: Why, now: datetime) -> tuple[Standing, Why]:
+    recent = one.last_tried is not None and now - one.last_tried < EVIDENCE_MARGIN
+    if recent and standing is not Standing.NEEDED:
+        return Standing.NEEDED, Why.IN_USE
+    if why is Why.ADOPTING and one.first_seen is not None:
+        return standing, Why.CURRENT
+    return standing, why
 
 
 def _is_usable(version: KeyVersion, now: datetime) -> bool:
