@@ -323,7 +323,11 @@ def asking(link: str) -> PipelineRequest[Any]:
     ],
 )
 def test_the_next_page_is_asked_of_azure_resource_manager(link: str) -> None:
-    OnlyArm().on_request(asking(link))
+    request = asking(link)
+
+    OnlyArm().on_request(request)
+
+    assert request.http_request.url == link
 
 
 @pytest.mark.parametrize(
