@@ -5,10 +5,8 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,13 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Self
 
-LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.01
-_OWN_PORTS = range(20_000, 32_000)
 _SHOWN_LINES = 30
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
@@ -66,37 +61,6 @@ def wait_until[T](condition: Callable[[], T | None], *, within: timedelta, what:
             raise TimeoutError(f"waited {within.total_seconds():g} s for {what}")
         time.sleep(_POLL_SECONDS)
     return answer
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Return `count` different TCP ports that nothing listens on at 127.0.0.1 right now.
-
-    From below what systems give to outgoing connections: one of those may take a port that was free a moment ago.
-    """
-    return tuple(islice(filter(_is_free, random.sample(_OWN_PORTS, k=len(_OWN_PORTS))), count))
-
-
-def free_port() -> int:
-    """Return a TCP port that nothing listens on at 127.0.0.1 right now."""
-    return free_ports(1)[0]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def answers(port: int) -> bool:
-    """Whether something accepts connections at 127.0.0.1:`port`."""
-    try:
-        socket.create_connection((LOOPBACK, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 @functools.cache

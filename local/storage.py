@@ -6,6 +6,7 @@ Source: Azurite 3.35.0, README ("OAuth Configuration", "Customized Storage Accou
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from local.processes import LOOPBACK, Child, answers, clean_environment, free_ports
+from local.processes import Child, clean_environment
 
 if TYPE_CHECKING:
     from local.certificates import Authority
 
 _AZURITE = Path(__file__).parent / "azurite" / "node_modules" / ".bin" / "azurite"
 _START = timedelta(seconds=60)
+_LISTENS = re.compile(r"^Azurite (Blob|Queue|Table) service is successfully listening at (https://\S+)\n", re.MULTILINE)
+_SERVICES = ("Blob", "Queue", "Table")
+_LOOPBACK = "127.0.0.1"
+_ANY_PORT = "0"
 _POOL = 1000
 
 
@@ -67,26 +72,25 @@ class Storage:
         self._authority = authority
         self._keys = {f"local{number:04}": _key() for number in range(1, _POOL + 1)}
         self._unused: Iterator[tuple[str, str]] = iter(self._keys.items())
-        self._ports: tuple[int, ...] = ()
+        self._uris: dict[str, str] = {}
         self._child: Child | None = None
 
     def start(self) -> Self:
         """Start Azurite and return once its three services answer. StorageError if it is not installed."""
         if not _AZURITE.exists():
             raise StorageError("Azurite is not installed; `make setup` installs it")
-        self._ports = blob, queue, table = free_ports(3)
-        certificate = self._authority.issue(LOOPBACK)
+        certificate = self._authority.issue(_LOOPBACK)
         accounts = ";".join(f"{name}:{key}" for name, key in self._keys.items())
         command: list[str | Path] = [
             *(_AZURITE, "--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"),
             *("--oauth", "basic", "--cert", certificate.cert_file, "--key", certificate.key_file),
-            *("--blobHost", LOOPBACK, "--blobPort", str(blob)),
-            *("--queueHost", LOOPBACK, "--queuePort", str(queue)),
-            *("--tableHost", LOOPBACK, "--tablePort", str(table)),
+            *("--blobHost", _LOOPBACK, "--blobPort", _ANY_PORT),
+            *("--queueHost", _LOOPBACK, "--queuePort", _ANY_PORT),
+            *("--tableHost", _LOOPBACK, "--tablePort", _ANY_PORT),
         ]
         environment = clean_environment() | {"AZURITE_ACCOUNTS": accounts}
-        self._child = Child.start(command, name="azurite", environment=environment)
-        self._child.wait_until_ready(lambda: all(answers(port) for port in self._ports), within=_START)
+        self._child = child = Child.start(command, name="azurite", environment=environment)
+        self._uris = child.wait_until_ready(lambda: _listening(child.log()), within=_START)
         return self
 
     def stop(self) -> None:
@@ -110,8 +114,14 @@ class Storage:
         name, key = next(self._unused, ("", ""))
         if not name:
             raise StorageError(f"all {_POOL} accounts are used up")
-        blob, queue, table = (f"https://{LOOPBACK}:{port}/{name}" for port in self._ports)
+        blob, queue, table = (f"{self._uris[service]}/{name}" for service in _SERVICES)
         return Account(name=name, key=key, blob_uri=blob, queue_uri=queue, table_uri=table)
+
+
+def _listening(log: str) -> dict[str, str] | None:
+    """Return where each service listens, once all do. The system chooses: a port chosen here may be taken meanwhile."""
+    uris = dict(_LISTENS.findall(log))
+    return uris if len(uris) == len(_SERVICES) else None
 
 
 def _key() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import uuid
 from contextlib import ExitStack
 from datetime import timedelta
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import function_app
-from local.processes import free_port
 from local.simulator import SUBSCRIPTION
 from local.simulator.activity import PERSON, PERSONAL_DATA
 from local.stage import provide
@@ -122,6 +122,14 @@ def start(
             return entered
 
         yield started
+
+
+@pytest.fixture
+def away() -> Iterator[str]:
+    """The address of a service that does not listen. Its port is held, so that nobody else comes to listen there."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"https://127.0.0.1:{held.getsockname()[1]}/nobody"
 
 
 def as_cloud_event(event: Json) -> Json:
@@ -601,9 +609,8 @@ def test_without_its_policy_file_the_app_starts_says_so_and_writes_nothing(
 
 
 def test_with_the_tables_away_a_malformed_event_fails_so_that_event_grid_delivers_it_again(
-    start: Callable[..., App],
+    start: Callable[..., App], away: str
 ) -> None:
-    away = f"https://127.0.0.1:{free_port()}/nobody"
     app = start(settings={"AzureWebJobsStorage__tableServiceUri": away})
 
     answer = app.host.notify("on_cluster_event", [cluster_event(cluster_id("x"), subject="")])
@@ -712,8 +719,8 @@ def test_what_an_operator_pauses_waits_until_he_resumes(start: Callable[..., App
     assert app.get("/api/health")["status"] == "ok"
 
 
-def test_with_the_tables_away_health_says_so_within_seconds(start: Callable[..., App]) -> None:
-    app = start(settings={"AzureWebJobsStorage__tableServiceUri": f"https://127.0.0.1:{free_port()}/nobody"})
+def test_with_the_tables_away_health_says_so_within_seconds(start: Callable[..., App], away: str) -> None:
+    app = start(settings={"AzureWebJobsStorage__tableServiceUri": away})
 
     health = app.host.call("GET", "/api/health")
     paused = app.host.call("POST", "/api/enforcement/pause", key=app.host.function_key)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local.processes import LOOPBACK, Child, ProcessError, answers, clean_environment, free_port, wait_until
+from local.processes import Child, ProcessError, clean_environment, wait_until
 
 SOON = timedelta(seconds=20)
 SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"
@@ -80,18 +80,13 @@ def test_a_child_dies_with_its_parent_even_if_that_is_killed(tmp_path: Path) -> 
 
 
 def test_a_child_outlives_the_thread_that_started_it() -> None:
-    port, children = free_port(), list[Child]()
-    command = [sys.executable, "-m", "http.server", "--bind", LOOPBACK, str(port)]
-
-    def start() -> None:
-        children.append(Child.start(command, name="server", environment=clean_environment()))
-
-    thread = threading.Thread(target=start)
+    children = list[Child]()
+    thread = threading.Thread(target=lambda: children.append(sleeper()))
     thread.start()
     thread.join()
     (child,) = children
 
-    child.wait_until_ready(lambda: answers(port), within=SOON)
+    child.wait_until_ready(lambda: "ready" in child.log(), within=SOON)
     assert child.stop() == -signal.SIGTERM
 
 
