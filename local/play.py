@@ -19,7 +19,7 @@ from local.stage import Stage
 Json = dict[str, Any]
 Show = Callable[["Play"], None]
 
-_WITHIN = timedelta(seconds=40)
+_WITHIN = timedelta(seconds=90)
 _PAUSE_SECONDS = 0.2
 _HAD_ITS_ROLES_FOR = timedelta(days=1)
 _NETWORKS: dict[str, Json] = {

@@ -164,7 +164,7 @@ class Child:
         self._popen.wait()
         atexit.unregister(self.kill)
 
-    def stop(self, *, grace: timedelta = timedelta(seconds=15)) -> int:
+    def stop(self, *, grace: timedelta = timedelta(seconds=30)) -> int:
         """Ask it to end (SIGTERM), kill it if it has not after `grace`, and return the exit code."""
         if self.exit_code is None:
             self._popen.send_signal(signal.SIGTERM)

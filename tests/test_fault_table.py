@@ -359,7 +359,7 @@ async def test_what_azure_puts_off_comes_back_after_that_time_and_no_worker_slee
     later = {"Retry-After": "600"}
     azure.faults.fail_next(method, cluster.name, status, code="Throttled", message="later", headers=later)
 
-    record = await asyncio.wait_for(rooms.look(cluster), timeout=5)
+    record = await asyncio.wait_for(rooms.look(cluster), timeout=30)
     visible = await rooms.storage.get_queue_client("clusters").peek_messages()
     await rooms.look(cluster, now=NOW + MINUTE)  # an event meanwhile
     meanwhile = len(azure.journal.writes())

@@ -629,7 +629,7 @@ def test_with_the_queues_away_an_event_fails_and_is_delivered_again(
 
         gateway.call_at("POST", "/clusters/messages", lambda: True)
         cluster = azure.aks.create("aks-checkout", duration=timedelta(0))
-        azure.wait_for(lambda: any(delivery.statuses for delivery in azure.eventgrid.pending), deadline=20)
+        azure.wait_for(lambda: any(delivery.statuses for delivery in azure.eventgrid.pending), deadline=60)
         refused = [tuple(delivery.statuses) for delivery in azure.eventgrid.pending if delivery.statuses]
         gateway.forget()
         azure.clock.advance(timedelta(seconds=15))

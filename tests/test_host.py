@@ -33,7 +33,7 @@ type Start = Callable[..., HostProcess]
 SAMPLE_APP = Path(__file__).parent / "sample_app"
 NEVER = "0 0 0 30 2 *"
 SAMPLE_SETTINGS = {"MESSAGES_QUEUE": "messages", "TICK_SCHEDULE": NEVER}
-SOON = timedelta(seconds=20)
+SOON = timedelta(seconds=60)
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 HTTP_APP = """
@@ -645,7 +645,7 @@ def test_a_timer_fires_by_the_wall_clock(start: Start) -> None:
     first, second = seen(host, "tick")[:2]
     assert not first["past_due"]
     assert first["status"] == {}
-    assert timedelta(0) < moment(second["now"]) - moment(first["now"]) < timedelta(seconds=10)
+    assert timedelta(0) < moment(second["now"]) - moment(first["now"]) < timedelta(seconds=60)
 
 
 def test_a_jump_of_the_clock_fires_a_timer_once_and_past_due(start: Start) -> None:

@@ -357,7 +357,7 @@ async def test_storage_that_is_away_is_unavailable(account: Account, azure: Azur
 
     async with product(gone) as app:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(app.ledger.cluster(CLUSTER), timeout=20)
+            await asyncio.wait_for(app.ledger.cluster(CLUSTER), timeout=60)
 
 
 def test_every_table_is_made_by_the_deployment() -> None:

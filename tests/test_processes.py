@@ -14,7 +14,7 @@ import pytest
 
 from local.processes import Child, ProcessError, clean_environment, wait_until
 
-SOON = timedelta(seconds=20)
+SOON = timedelta(seconds=60)
 SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"
 PARENT = f"""
 import sys, time

@@ -295,7 +295,7 @@ async def test_a_throttled_put_comes_back_after_the_time_that_azure_names(app: P
         "PUT", "managedClusters/aks-1", 429, code="Throttled", message="later", headers={"Retry-After": "600"}
     )
 
-    record = await asyncio.wait_for(app.look(cluster), timeout=5)
+    record = await asyncio.wait_for(app.look(cluster), timeout=30)
 
     assert record is not None
     assert record.reasons == (Reason.THROTTLED,)
@@ -341,7 +341,7 @@ async def test_a_throttled_read_comes_back_later_and_no_worker_sleeps(app: Produ
         "GET", "managedClusters/aks-1", 429, code="Throttled", message="later", headers={"Retry-After": "600"}
     )
 
-    record = await asyncio.wait_for(app.look(cluster), timeout=5)
+    record = await asyncio.wait_for(app.look(cluster), timeout=30)
 
     assert record is not None
     assert record.waiting is not None

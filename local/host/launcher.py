@@ -18,8 +18,8 @@ from urllib.parse import urlencode, urlsplit
 from local.processes import Child, clean_environment, scratch, wait_until
 
 _READY = re.compile(r"^listening on (http://\S+)$", re.MULTILINE)
-_START = timedelta(seconds=30)
-_CALL_SECONDS = 30
+_START = timedelta(seconds=60)
+_CALL_SECONDS = 60
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -149,7 +149,7 @@ class HostProcess:
         return int(self.status()["functions"].get(function_name, {}).get(what, 0))
 
     def wait_for(
-        self, function_name: str, what: str = "succeeded", *, times: int = 1, within: timedelta = timedelta(seconds=20)
+        self, function_name: str, what: str = "succeeded", *, times: int = 1, within: timedelta = timedelta(seconds=60)
     ) -> None:
         """Wait until a function has `started`, `succeeded` or `failed` so often; TimeoutError with the log's tail."""
         try:

@@ -67,13 +67,13 @@ class Azure:
         """An empty resource group that exists, and its subscription. One that is there stays as it is."""
         self.subscriptions.add(subscription, group=name, location=location)
 
-    def wait_for(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
+    def wait_for(self, predicate: Callable[[], object], *, deadline: float = 60.0) -> None:
         """Block until `predicate` holds, asked again at every change in here. TimeoutError after `deadline` seconds."""
         with self.changed:
             if not self.changed.wait_for(lambda: bool(predicate()), timeout=deadline):
                 raise TimeoutError(f"not so within {deadline} s; the last calls: {self.journal.last()}")
 
-    async def until(self, predicate: Callable[[], object], *, deadline: float = 10.0) -> None:
+    async def until(self, predicate: Callable[[], object], *, deadline: float = 60.0) -> None:
         """The same for callers with an event loop."""
         await asyncio.to_thread(partial(self.wait_for, predicate, deadline=deadline))
 

@@ -225,7 +225,7 @@ class EventGrid:
                 self._refused(delivery, status)
             self._changed.notify_all()
 
-    def wait_idle(self, deadline: float = 10.0) -> None:
+    def wait_idle(self, deadline: float = 60.0) -> None:
         """Block until nothing is under way or due; what is planned for later stays in `pending`. Else TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(self._is_idle, timeout=deadline):

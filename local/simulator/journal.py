@@ -74,7 +74,7 @@ class Journal:
                 self._unknown.append(call)
             self._changed.notify_all()
 
-    def wait_for(self, predicate: Callable[[Call], bool], *, deadline: float = 10.0) -> Call:
+    def wait_for(self, predicate: Callable[[Call], bool], *, deadline: float = 60.0) -> Call:
         """Block until there is a call for which `predicate` holds, and return it. TimeoutError after `deadline` s."""
         with self._changed:
             self._changed.wait_for(lambda: any(map(predicate, self._calls)), timeout=deadline)

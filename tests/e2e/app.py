@@ -33,7 +33,7 @@ mode: enforce
 acceptIrreversible: true
 targets: [{keyManagement: platform-managed}]
 """
-SOON = timedelta(seconds=20)
+SOON = timedelta(seconds=60)
 NEVER = "0 0 0 30 2 *"
 HOST_SETTINGS = {
     "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.200",

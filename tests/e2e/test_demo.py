@@ -17,7 +17,7 @@ from local.stage import APP
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WITHIN = timedelta(seconds=90)
+WITHIN = timedelta(seconds=180)
 WRONG = """
 title: Ends that are not so
 policy: |

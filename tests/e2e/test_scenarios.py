@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-WITHIN = timedelta(seconds=120)
+WITHIN = timedelta(seconds=180)
 AT_ONCE = 3
 ELSEWHERE = {"dozen", "main"}
 """Played by test_demo.py."""

@@ -50,7 +50,7 @@ class Arm:
         url = path if path.startswith("https://") else f"https://management.azure.com{path}"
         parameters = {} if "api-version=" in url else {"api-version": API_VERSION}
         return self.session.request(
-            method, url, params=parameters | dict(query or {}), json=body, headers=dict(headers or {}), timeout=10
+            method, url, params=parameters | dict(query or {}), json=body, headers=dict(headers or {}), timeout=60
         )
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> requests.Response:

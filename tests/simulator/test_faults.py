@@ -102,7 +102,7 @@ def test_a_callback_runs_at_its_moment(azure: Azure, arm: Arm, when: str, encryp
 def test_a_connection_lives_on_after_a_refusal(azure: Azure, simulator: Simulator) -> None:
     token, _ = azure.identity.token("https://management.azure.com")
     proxy = urlsplit(simulator.proxy_url)
-    connection = HTTPSConnection(proxy.hostname or "", proxy.port, timeout=10, context=create_default_context())
+    connection = HTTPSConnection(proxy.hostname or "", proxy.port, timeout=60, context=create_default_context())
     connection.set_tunnel("management.azure.com", 443)
     azure.faults.fail_next("GET", "/subscriptions", 503, code="ServerBusy", message="Later.")
 

@@ -68,7 +68,7 @@ def test_the_token_endpoint_checks_its_secret(azure: Azure, simulator: Simulator
     url = simulator.environment()["IDENTITY_ENDPOINT"]
     query = {"api-version": "2019-08-01", "resource": "https://management.azure.com"}
 
-    response = requests.get(url, params=query, headers={"X-IDENTITY-HEADER": "guessed"}, timeout=10)
+    response = requests.get(url, params=query, headers={"X-IDENTITY-HEADER": "guessed"}, timeout=60)
 
     assert response.status_code == 401
     assert "x-identity-header" not in azure.journal.calls[-1].headers
@@ -76,7 +76,7 @@ def test_the_token_endpoint_checks_its_secret(azure: Azure, simulator: Simulator
 
 @pytest.mark.usefixtures("azure")
 def test_a_call_without_a_token_is_refused() -> None:
-    response = requests.get(SUBSCRIPTIONS_URL, timeout=10)
+    response = requests.get(SUBSCRIPTIONS_URL, timeout=60)
 
     assert refusal(response) == (
         401,
@@ -95,7 +95,7 @@ def test_a_call_without_a_token_is_refused() -> None:
 )
 @pytest.mark.usefixtures("azure")
 def test_a_token_of_nobody_is_refused(authorization: str, code: str) -> None:
-    response = requests.get(SUBSCRIPTIONS_URL, headers={"Authorization": authorization}, timeout=10)
+    response = requests.get(SUBSCRIPTIONS_URL, headers={"Authorization": authorization}, timeout=60)
 
     assert refusal(response)[:2] == (401, code)
 
@@ -103,7 +103,7 @@ def test_a_token_of_nobody_is_refused(authorization: str, code: str) -> None:
 def test_a_token_for_another_service_is_refused(azure: Azure) -> None:
     token, _ = azure.identity.token("https://vault.azure.net")
 
-    response = requests.get(SUBSCRIPTIONS_URL, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    response = requests.get(SUBSCRIPTIONS_URL, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
     assert refusal(response)[:2] == (401, "InvalidAuthenticationTokenAudience")
 
@@ -117,7 +117,7 @@ def test_a_token_outlives_the_azure_that_gave_it(azure: Azure, simulator: Simula
 
 
 def test_a_call_without_api_version_is_refused(arm: Arm) -> None:
-    response = arm.session.get(f"https://management.azure.com{cluster_path('aks-1')}", timeout=10)
+    response = arm.session.get(f"https://management.azure.com{cluster_path('aks-1')}", timeout=60)
 
     assert refusal(response)[:2] == (400, "MissingApiVersionParameter")
 

@@ -136,8 +136,8 @@ def test_a_caller_without_a_token_for_it_is_refused(azure: Azure, workspace: Wor
     url = f"https://api.loganalytics.io/v1/workspaces/{workspace.id}/query"
     token, _ = azure.identity.token("https://management.azure.com")
 
-    none = requests.post(url, json={"query": USES}, timeout=10)
-    other = requests.post(url, json={"query": USES}, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    none = requests.post(url, json={"query": USES}, timeout=60)
+    other = requests.post(url, json={"query": USES}, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
     assert refusal(none)[:2] == (401, "AuthenticationFailed")
     assert refusal(other)[:2] == (403, "InvalidAuthenticationToken")

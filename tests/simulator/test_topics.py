@@ -35,7 +35,7 @@ def post(
 ) -> requests.Response:
     token, _ = azure.identity.token("https://eventgrid.azure.net")
     sent = {"Authorization": f"Bearer {token}", "Content-Type": kind} | headers
-    return requests.post(f"{endpoint}?api-version=2018-01-01", json=events, headers=sent, timeout=10)
+    return requests.post(f"{endpoint}?api-version=2018-01-01", json=events, headers=sent, timeout=60)
 
 
 async def test_cloud_events_are_kept_as_they_were_sent(azure: Azure) -> None:

@@ -42,7 +42,7 @@ def read_key(azure: Azure, arm: Arm) -> tuple[int, str | None, str]:
     response = arm.session.get(
         "https://kv-kms.vault.azure.net/keys/etcd?api-version=7.6",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=10,
+        timeout=60,
     )
     error = response.json().get("error", {})
     return response.status_code, error.get("innererror", {}).get("code"), error.get("message", "")
