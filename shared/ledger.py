@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
+from sys import intern
 from typing import Any
 from uuid import uuid4
 from zlib import crc32
@@ -512,34 +513,46 @@ def _row(record: Record) -> dict[str, Any]:
 def _record(row: Row) -> Record:
     group, name = row["RowKey"].split("|")[:2]
     return Record(
-        cluster_id=ClusterId(row["PartitionKey"], group, name),
+        cluster_id=ClusterId(intern(row["PartitionKey"]), intern(group), name),
         version=etag_of(row),
         resource_id=row.get("resourceId"),
         resource_uid=row.get("resourceUID"),
-        location=row.get("location"),
-        kubernetes=row.get("kubernetes"),
+        location=_word(row, "location"),
+        kubernetes=_word(row, "kubernetes"),
         encryption=_encryption(row.get("encryption")),
-        target=row.get("target"),
+        target=_word(row, "target"),
         mode=Mode(row["mode"]) if "mode" in row else None,
         action=Action(row["action"]) if "action" in row else None,
         reasons=tuple(Reason(reason) for reason in row.get("reasons", "").split(",") if reason),
         detail=row.get("detail"),
         fix=from_json(_FIX, row.get("fix")),
         change=from_json(_CHANGE, row.get("change")),
-        decided_at=row.get("decidedAt"),
+        decided_at=_moment(row, "decidedAt"),
         claim=from_json(_CLAIM, row.get("claim")),
         waiting=_waiting(row),
         refusal=from_json(_REFUSAL, row.get("refusal")),
         reader_refused=from_json(_REFUSAL, row.get("readerRefused")),
-        enforced_at=row.get("enforcedAt"),
+        enforced_at=_moment(row, "enforcedAt"),
         set_back=tuple(map(datetime.fromisoformat, filter(None, row.get("setBack", "").split(",")))),
         announced=row.get("announced"),
         enforced_told=row.get("enforcedTold"),
-        closed_at=row.get("closedAt"),
-        use=row.get("use"),
+        closed_at=_moment(row, "closedAt"),
+        use=_word(row, "use"),
         past_keys=tuple(KeyId(*key.split("/")) for key in row.get("pastKeys", "").split(",") if key),
         rewrite=from_json(_REWRITE, row.get("rewrite")),
     )
+
+
+def _word(row: Row, name: str) -> str | None:
+    """Read a text that many rows have in common: a sweep holds thousands of rows, and such a text once."""
+    text = row.get(name)
+    return intern(text) if text is not None else None
+
+
+def _moment(row: Row, name: str) -> datetime | None:
+    """Read a moment as a plain one: the SDK's own keeps its text as well."""
+    moment = row.get(name)
+    return datetime.combine(moment.date(), moment.timetz()) if moment is not None else None
 
 
 @lru_cache(maxsize=1024)

@@ -199,7 +199,7 @@ class Sweeper:
         assignment = self.policy.assignment(cluster, now).lowered_to(request.mode)
         by_an_operator = request.asked_by == OPERATOR
         decision = await self._decide(cluster, record, assignment, tally, now, by_an_operator=by_an_operator)
-        tally.seen.add(cluster.id)
+        tally.seen.add(record.cluster_id)
         tally.counts[f"{decision.action}:{decision.reason}"] += 1
         tally.key_management[cluster.encryption.key_management] += 1
         for exemption in self.policy.exemptions_of(cluster):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,6 +91,19 @@ async def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
 
     assert await ledger.cluster(CLUSTER) == written
     assert written == replace(record, version=written.version)
+
+
+async def test_what_many_rows_have_in_common_is_held_once(ledger: Ledger) -> None:
+    for number in range(2):
+        cluster = ClusterId(SUBSCRIPTION, "rg-apps", f"aks-{number}")
+        await ledger.write(Record(cluster, location="westeurope", encryption=BEFORE, decided_at=NOW))
+
+    first, second = (await ledger.clusters(SUBSCRIPTION)).values()
+
+    assert first.location is second.location
+    assert first.encryption is second.encryption
+    assert first.cluster_id.subscription is second.cluster_id.subscription
+    assert type(first.decided_at) is datetime, "not the SDK's, which keeps its text as well"
 
 
 async def test_a_row_that_changed_meanwhile_is_never_written_over(ledger: Ledger) -> None:
