@@ -131,9 +131,9 @@ class Child:
         """Return all that it has written to stdout and stderr."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
-    def tail(self, lines: int = _SHOWN_LINES) -> str:
+    def tail(self) -> str:
         """Return the last lines of its output."""
-        return "\n".join(self.log().splitlines()[-lines:])
+        return "\n".join(self.log().splitlines()[-_SHOWN_LINES:])
 
     def wait_until_ready[T](self, condition: Callable[[], T | None], *, within: timedelta) -> T:
         """Return the first truthy answer of `condition`; ProcessError with its output if it ends or takes too long."""

@@ -22,7 +22,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.authorization.v2022_04_01.aio import AuthorizationManagementClient
 from azure.mgmt.authorization.v2022_04_01.models import Permission, RoleAssignment, RoleAssignmentCreateParameters
 
-from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
+from shared.calls import ONE_TRY, arm_clients, some_at_once, translated
 from shared.errors import Conflict, Refused, Unreadable
 from shared.keys import Access, Grant, Vault, VaultId
 from shared.preparations import Role
@@ -125,8 +125,7 @@ class Roles:
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
         self._credential = credential
-        self._transport = transport
-        self._clients: dict[str, AuthorizationManagementClient] = {}
+        self._client = arm_clients(AuthorizationManagementClient, credential, transport)
         self._definitions: dict[str, tuple[datetime, tuple[Permissions, ...]]] = {}
 
     async def access(self, principal: str, vault: Vault, key: str | None, *, now: datetime) -> Access:
@@ -225,18 +224,6 @@ class Roles:
             permissions = tuple(map(_permissions, definition.permissions or []))
             self._definitions[role.lower()] = now, permissions
         return Assigned(permissions, conditional=bool(assignment.condition), since=assignment.created_on)
-
-    def _client(self, subscription: str) -> AuthorizationManagementClient:
-        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
-        if subscription not in self._clients:
-            self._clients[subscription] = AuthorizationManagementClient(
-                self._credential,
-                subscription,
-                transport=self._transport,
-                retry_policy=ImpatientRetry(),
-                per_call_policies=[OnlyArm()],
-            )
-        return self._clients[subscription]
 
 
 def _claims(token: str) -> dict[str, Any]:

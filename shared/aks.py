@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 
-from shared.calls import ImpatientRetry, OnlyArm, read_json, translated
+from shared.calls import arm_clients, read_json, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unreadable
@@ -62,9 +62,8 @@ class Aks:
     ) -> None:
         """`features` are preview features that a write names in its header, with commas between; none by default."""
         self._credential = credential
-        self._transport = transport
         self._features = {"AKSHTTPCustomFeatures": features} if features else {}
-        self._clients: dict[str, ContainerServiceClient] = {}
+        self._client = arm_clients(ContainerServiceClient, credential, transport)
         self._tenants: dict[str, str | None] = {}
 
     async def get(self, cluster_id: ClusterId) -> Cluster | None:
@@ -209,18 +208,6 @@ class Aks:
 
     async def _fetch(self, link: str) -> dict[str, Any]:
         return await read_json(self._client(""), link)
-
-    def _client(self, subscription: str) -> ContainerServiceClient:
-        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
-        if subscription not in self._clients:
-            self._clients[subscription] = ContainerServiceClient(
-                self._credential,
-                subscription,
-                transport=self._transport,
-                retry_policy=ImpatientRetry(),
-                per_call_policies=[OnlyArm()],
-            )
-        return self._clients[subscription]
 
 
 def _listed(document: dict[str, Any]) -> Cluster | None:

@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncRetryPolicy, SansIOHTTPPolicy
+from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.core.rest import HttpRequest
 
 from shared.errors import Conflict, Missing, Refused, ServiceError, Throttled, Unavailable, Unreadable
@@ -95,6 +98,24 @@ class OnlyArm(SansIOHTTPPolicy[Any, Any]):
         link = request.http_request.url
         if not _is_arm(link):
             raise Unreadable("ForeignLink", f"no address of Azure Resource Manager: {link[:100]!r}")
+
+
+def arm_clients[Client](
+    kind: Callable[..., Client], credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]
+) -> Callable[[str], Client]:
+    """Return what gives the one client of an SDK for a subscription; all share one transport and so its connections."""
+
+    @cache
+    def client(subscription: str) -> Client:
+        return kind(
+            credential,
+            subscription,
+            transport=transport,
+            retry_policy=ImpatientRetry(),
+            per_call_policies=[OnlyArm()],
+        )
+
+    return client
 
 
 async def read_json(client: Any, link: str) -> dict[str, Any]:

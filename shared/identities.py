@@ -9,7 +9,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.msi.v2024_11_30.aio import ManagedServiceIdentityClient
 from azure.mgmt.msi.v2024_11_30.models import Identity
 
-from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, translated
+from shared.calls import ONE_TRY, arm_clients, translated
 from shared.errors import Missing
 
 
@@ -17,9 +17,7 @@ class Identities:
     """The identities that the app's own can read. Errors are those of `shared.errors`."""
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
-        self._credential = credential
-        self._transport = transport
-        self._clients: dict[str, ManagedServiceIdentityClient] = {}
+        self._client = arm_clients(ManagedServiceIdentityClient, credential, transport)
 
     async def exists(self, resource_id: str, **patience: Any) -> bool:
         """Return whether there is such an identity; Unreadable if that can't be told."""
@@ -40,18 +38,6 @@ class Identities:
             await self._client(subscription).user_assigned_identities.create_or_update(
                 group, name, Identity(location=region), **ONE_TRY
             )
-
-    def _client(self, subscription: str) -> ManagedServiceIdentityClient:
-        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
-        if subscription not in self._clients:
-            self._clients[subscription] = ManagedServiceIdentityClient(
-                self._credential,
-                subscription,
-                transport=self._transport,
-                retry_policy=ImpatientRetry(),
-                per_call_policies=[OnlyArm()],
-            )
-        return self._clients[subscription]
 
 
 def _parts(resource_id: str) -> tuple[str, str, str]:

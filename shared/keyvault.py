@@ -28,7 +28,7 @@ from azure.mgmt.keyvault.models import (
 from azure.mgmt.keyvault.models import Action as RotateAction
 from azure.mgmt.keyvault.models import Key as KeyModel
 
-from shared.calls import ONE_TRY, ImpatientRetry, OnlyArm, some_at_once, translated
+from shared.calls import ONE_TRY, arm_clients, some_at_once, translated
 from shared.errors import Conflict, Missing, Refused, ServiceError, Unreadable
 from shared.keys import Key, KeyId, KeyVersion, Vault, VaultId, VaultNetwork
 from shared.keys import RotationPolicy as KeyRotation
@@ -46,9 +46,7 @@ class KeyVault:
     """The vaults and keys that the app's identity can read. Errors are those of `shared.errors`."""
 
     def __init__(self, credential: AsyncTokenCredential, transport: AsyncHttpTransport[Any, Any]) -> None:
-        self._credential = credential
-        self._transport = transport
-        self._clients: dict[str, KeyVaultManagementClient] = {}
+        self._client = arm_clients(KeyVaultManagementClient, credential, transport)
 
     async def find(self, vault: str, subscriptions: Iterable[str]) -> VaultId | None:
         """Find a vault by its name, which is unique in the world; None if no readable subscription shows it."""
@@ -203,18 +201,6 @@ class KeyVault:
                 return _version(version, await keys.get_version(vault.group, vault.name, key.name, version))
 
         return tuple(await some_at_once(read, (name for name in names if name not in but), _VERSIONS_AT_ONCE))
-
-    def _client(self, subscription: str) -> KeyVaultManagementClient:
-        """One client a subscription, as the SDK wants it; all share one transport and so its connections."""
-        if subscription not in self._clients:
-            self._clients[subscription] = KeyVaultManagementClient(
-                self._credential,
-                subscription,
-                transport=self._transport,
-                retry_policy=ImpatientRetry(),
-                per_call_policies=[OnlyArm()],
-            )
-        return self._clients[subscription]
 
 
 def _final(error: Conflict, *, there: bool) -> ServiceError:

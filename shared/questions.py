@@ -61,19 +61,19 @@ def moment(query: Query, name: str) -> datetime | None:
     return told
 
 
-def day(query: Query, name: str = "day") -> date | None:
-    """Return a day; None if it is not asked for."""
-    return day_of(query[name], name) if name in query else None
+def day(query: Query) -> date | None:
+    """Return the day; None if it is not asked for."""
+    return day_of(query["day"]) if "day" in query else None
 
 
-def day_of(text: str, name: str = "day") -> date:
+def day_of(text: str) -> date:
     """Read a day."""
     try:
         found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
         found = None
     if found is None or found.year not in _YEARS:
-        raise Malformed(f"{name} must be a day in UTC, like 2026-03-02")
+        raise Malformed("day must be a day in UTC, like 2026-03-02")
     return found
 
 

@@ -219,6 +219,12 @@ def test_the_page_has_every_call_of_the_api() -> None:
     assert sorted(sections(PAGE.read_text(encoding="utf-8"))) == sorted([*CALLS, ERRORS])
 
 
+def test_the_readme_has_a_row_for_every_call() -> None:
+    rows = re.findall(r"^\| `([A-Z]+ /api/\S+)` \|", (APP / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(rows) == CALLS
+
+
 @pytest.mark.parametrize("call", [*CALLS, ERRORS])
 def test_the_example_of_a_call_has_the_fields_of_a_running_app_s_answer(story: Story, call: str) -> None:
     shown = EXAMPLE.search(sections(PAGE.read_text(encoding="utf-8"))[call])

@@ -56,25 +56,17 @@ def imported(file: Path) -> Iterator[str]:
 
 # one direction of imports
 
+ADAPTERS = {
+    *("aks", "announcements", "keyvault", "vaultdoor", "access", "evidence", "identities"),
+    *("ledger", "keyledger", "queues", "notices"),
+}
 LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "rotator", "sweeper", "views", "keyviews"},
     {"recorder", "pauses", "surveyor", "preparer", "rewriter", "usage"},
     {"keydata"},
-    {
-        "aks",
-        "announcements",
-        "keyvault",
-        "vaultdoor",
-        "access",
-        "evidence",
-        "identities",
-        "ledger",
-        "keyledger",
-        "queues",
-        "notices",
-    },
+    ADAPTERS,
     {"tables"},
     {"calls", "settings", "telemetry"},
     {"outcomes"},
@@ -109,22 +101,7 @@ CORE = {
     "events",
     "questions",
 }
-SPEAKS_TO_AZURE = {
-    *(
-        "aks",
-        "announcements",
-        "keyvault",
-        "vaultdoor",
-        "access",
-        "evidence",
-        "identities",
-        "ledger",
-        "keyledger",
-        "queues",
-        "notices",
-    ),
-    *("tables", "calls", "bootstrap", "function_app"),
-}
+SPEAKS_TO_AZURE = ADAPTERS | {"tables", "calls", "bootstrap", "function_app"}
 NOT_IN_THE_CORE = {
     "aiohttp",
     "asyncio",

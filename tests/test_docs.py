@@ -325,25 +325,9 @@ def test_the_page_s_scenario_can_be_played() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
-def test_every_link_leads_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-
-    targets: list[Any] = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text)
-
-    assert [path for path, _ in targets if path and not (page.parent / path).exists()] == []
-    anchors = [(page.parent / path if path else page, anchor[1:]) for path, anchor in targets if anchor]
-    assert [anchor for file, anchor in anchors if anchor not in _anchors(file)] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
 def test_no_row_stands_outside_its_table(page: Path) -> None:
     lines = ["", *re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S).splitlines(), ""]
 
     heads = [number for number in range(1, len(lines)) if lines[number][:1] == "|" != lines[number - 1][:1]]
 
     assert [lines[number] for number in heads if not re.fullmatch(r"\|[-| :]+\|", lines[number + 1])] == []
-
-
-def _anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

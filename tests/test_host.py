@@ -176,15 +176,14 @@ def content_of(queue: QueueClient) -> list[str]:
     return [message.content for message in queue.peek_messages(max_messages=32)]
 
 
-def wait_for_content(queue: QueueClient, *, count: int = 1) -> list[str]:
+def wait_for_content(queue: QueueClient) -> list[str]:
     def content() -> list[str] | None:
         try:
-            found = content_of(queue)
+            return content_of(queue)
         except Exception:  # the queue is not made yet
             return None
-        return found if len(found) >= count else None
 
-    return wait_until(content, within=SOON, what=f"{count} messages in {queue.queue_name}")
+    return wait_until(content, within=SOON, what=f"a message in {queue.queue_name}")
 
 
 def grid_event(id: str, *, fail: bool = False) -> dict[str, Any]:
@@ -211,8 +210,8 @@ def cloud_event(id: str, *, fail: bool = False) -> dict[str, Any]:
     }
 
 
-def webhook_path(host: HostProcess, function: str = "on_event") -> str:
-    return host.webhook(function).removeprefix(host.url)
+def webhook_path(host: HostProcess) -> str:
+    return host.webhook("on_event").removeprefix(host.url)
 
 
 # Routes and keys

@@ -107,8 +107,8 @@ def vault_id(azure: Azure) -> VaultId:
     return VaultId.parse(next(iter(azure.keyvault.vaults.values())).id)
 
 
-async def rotate(app: Product, azure: Azure, *, order: RotateOrder = ROTATE) -> Rotation | None:
-    return await app.rotator.rotate(KEY, order, now=azure.clock.now())
+async def rotate(app: Product, azure: Azure) -> Rotation | None:
+    return await app.rotator.rotate(KEY, ROTATE, now=azure.clock.now())
 
 
 async def confirm(

@@ -173,10 +173,10 @@ def _copied(row: dict[str, Any], model: SimulatedCluster, cluster: SimulatedClus
     return {name: renamed(value) for name, value in row.items()}
 
 
-def sweep(host: HostProcess, subscription: str, *, run: str = "run-bench") -> Ran:
+def sweep(host: HostProcess, subscription: str) -> Ran:
     """Let the app sweep one subscription, without the way through the queue, and return how that went."""
     before = len(list(invocations(host, "sweep_shard")))
-    message = {"run": run, "subscription": subscription, "askedBy": "bench", "scope": {}}
+    message = {"run": "run-bench", "subscription": subscription, "askedBy": "bench", "scope": {}}
     host.invoke("sweep_shard", json.dumps(message))
     return ended(host, "sweep_shard", before + 1)[-1]
 

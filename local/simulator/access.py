@@ -183,20 +183,18 @@ class Access:
         data_actions: Iterable[str],
         *,
         actions: Iterable[str] = (),
-        not_actions: Iterable[str] = (),
         not_data_actions: Iterable[str] = (),
-        scope: str = f"/subscriptions/{SUBSCRIPTION}",
     ) -> str:
         """Make a custom role; its GUID."""
         role = Role(
             id=str(uuid.uuid4()),
             name=name,
             actions=tuple(actions),
-            not_actions=tuple(not_actions),
+            not_actions=(),
             data_actions=tuple(data_actions),
             not_data_actions=tuple(not_data_actions),
             type="CustomRole",
-            scope=scope,
+            scope=f"/subscriptions/{SUBSCRIPTION}",
         )
         with self._changed:
             self._roles[role.id] = role

@@ -61,11 +61,9 @@ class Azure:
         self.access.knows_principal = self._knows_principal
         self.access.knows_resource = self._knows_resource
 
-    def add_resource_group(
-        self, name: str, *, subscription: str = subscriptions.SUBSCRIPTION, location: str = subscriptions.LOCATION
-    ) -> None:
-        """An empty resource group that exists, and its subscription. One that is there stays as it is."""
-        self.subscriptions.add(subscription, group=name, location=location)
+    def add_resource_group(self, name: str, *, location: str = subscriptions.LOCATION) -> None:
+        """An empty resource group that exists. One that is there stays as it is."""
+        self.subscriptions.add(subscriptions.SUBSCRIPTION, group=name, location=location)
 
     def wait_for(self, predicate: Callable[[], object], *, deadline: float = 60.0) -> None:
         """Block until `predicate` holds, asked again at every change in here. TimeoutError after `deadline` seconds."""
@@ -73,9 +71,9 @@ class Azure:
             if not self.changed.wait_for(lambda: bool(predicate()), timeout=deadline):
                 raise TimeoutError(f"not so within {deadline} s; the last calls: {self.journal.last()}")
 
-    async def until(self, predicate: Callable[[], object], *, deadline: float = 60.0) -> None:
+    async def until(self, predicate: Callable[[], object]) -> None:
         """The same for callers with an event loop."""
-        await asyncio.to_thread(partial(self.wait_for, predicate, deadline=deadline))
+        await asyncio.to_thread(self.wait_for, predicate)
 
     def answer(self, request: Request) -> Reply:
         """Carry one call out. Refusals are replies too; what nobody knows is 501. Writes it down in the journal."""

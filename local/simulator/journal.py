@@ -83,6 +83,6 @@ class Journal:
             raise TimeoutError(f"no such call within {deadline} s; the last ones: {self.last()}")
         return found
 
-    def last(self, count: int = 10) -> list[str]:
-        """The last calls, one line each, for messages."""
-        return [f"{call.method} {call.path} {call.status}" for call in self.calls[-count:]]
+    def last(self) -> list[str]:
+        """The last ten calls, one line each, for messages."""
+        return [f"{call.method} {call.path} {call.status}" for call in self.calls[-10:]]

@@ -120,10 +120,10 @@ class Logs:
         with self._changed:
             workspace.settings[vault.name.lower()] = (table, self._clock.now())
 
-    def cut_next(self, times: int = 1) -> None:
-        """Let the next answers lack rows, and say so."""
+    def cut_next(self) -> None:
+        """Let the next answer lack rows, and say so."""
         with self._changed:
-            self._cuts += times
+            self._cuts += 1
 
     def is_cut(self) -> bool:
         """Whether this answer is cut short; counted down."""

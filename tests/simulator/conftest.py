@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from azure.identity import ManagedIdentityCredential
 from azure.mgmt.containerservice import ContainerServiceClient
+from azure.mgmt.keyvault import KeyVaultManagementClient
 
 from local.simulator import SUBSCRIPTION
 from tests.simulator.clients import Arm, Endpoint
@@ -32,6 +33,17 @@ def clusters(azure: Azure) -> Iterator[ContainerServiceClient]:
     with (
         ManagedIdentityCredential() as credential,
         ContainerServiceClient(credential, SUBSCRIPTION, retry_total=0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def vaults(azure: Azure) -> Iterator[KeyVaultManagementClient]:
+    """The synchronous SDK client of Key Vault. It retries nothing."""
+    assert azure.keyvault.vaults == {}
+    with (
+        ManagedIdentityCredential() as credential,
+        KeyVaultManagementClient(credential, SUBSCRIPTION, retry_total=0) as client,
     ):
         yield client
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.identity import ManagedIdentityCredential
 from azure.identity.aio import ManagedIdentityCredential as AsyncManagedIdentityCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.keyvault.aio import KeyVaultManagementClient as AsyncKeyVaultManagementClient
@@ -17,23 +16,10 @@ from local.simulator import SUBSCRIPTION
 from tests.simulator.clients import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from local.simulator import Azure
     from tests.simulator.clients import Arm
 
 CREATED = datetime(2026, 3, 2, 9, tzinfo=UTC)
-
-
-@pytest.fixture
-def vaults(azure: Azure) -> Iterator[KeyVaultManagementClient]:
-    """The synchronous SDK client of Key Vault. It retries nothing."""
-    assert azure.keyvault.vaults == {}
-    with (
-        ManagedIdentityCredential() as credential,
-        KeyVaultManagementClient(credential, SUBSCRIPTION, retry_total=0) as client,
-    ):
-        yield client
 
 
 def test_a_vault_says_where_it_is_and_how_it_is_guarded(azure: Azure, vaults: KeyVaultManagementClient) -> None:

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from azure.identity import ManagedIdentityCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
 
 from local.simulator import SUBSCRIPTION
@@ -15,25 +14,12 @@ from local.simulator.keyvault.network import Network
 from tests.simulator.clients import Arm, Endpoint, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from local.simulator import Azure
 
 DENIED: dict[str, Any] = {"default_action": "Deny"}
 DISABLED: dict[str, Any] = {"public_network_access": "Disabled"}
 PERIMETER: dict[str, Any] = {"public_network_access": "SecuredByPerimeter"}
 NO_BYPASS: dict[str, Any] = {"bypass": "None"}
-
-
-@pytest.fixture
-def vaults(azure: Azure) -> Iterator[KeyVaultManagementClient]:
-    """The synchronous SDK client of Key Vault. It retries nothing."""
-    assert azure.keyvault.vaults == {}
-    with (
-        ManagedIdentityCredential() as credential,
-        KeyVaultManagementClient(credential, SUBSCRIPTION, retry_total=0) as client,
-    ):
-        yield client
 
 
 def read_key(azure: Azure, arm: Arm) -> tuple[int, str | None, str]:

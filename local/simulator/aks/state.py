@@ -276,9 +276,9 @@ class Aks:
         )
         return self._put(SimulatedCluster(seed.document()))
 
-    def add_identity(self, name: str, *, subscription: str = SUBSCRIPTION, group: str = "rg-apps") -> tuple[str, str]:
+    def add_identity(self, name: str, *, group: str = "rg-apps") -> tuple[str, str]:
         """A user-assigned identity that clusters may be given by a write: its resource id and its principal's id."""
-        identity = self._identities.add(name, subscription=subscription, group=group)
+        identity = self._identities.add(name, subscription=SUBSCRIPTION, group=group)
         return identity.id, identity.principal_id
 
     def adopt(self, document: Json) -> SimulatedCluster:
@@ -311,14 +311,12 @@ class Aks:
             self._accept(cluster, document, PERSON, duration, "PUT")
         return cluster
 
-    def set_back(self, cluster_id: str, *, duration: timedelta = timedelta(0)) -> SimulatedCluster:
+    def set_back(self, cluster_id: str) -> SimulatedCluster:
         """Somebody else (an apply of Terraform) writes the security profile that the last write replaced."""
         profile = deepcopy(self.clusters[cluster_id.lower()].replaced_profile)
         if profile is None:
             raise LookupError(f"nobody wrote {cluster_id} yet")
-        return self.change(
-            cluster_id, lambda document: document["properties"].update(securityProfile=profile), duration=duration
-        )
+        return self.change(cluster_id, lambda document: document["properties"].update(securityProfile=profile))
 
     def delete(self, cluster_id: str) -> None:
         """Somebody deletes a cluster; an event tells of it."""

@@ -163,13 +163,12 @@ class KeyVault:
         *,
         announce: bool = True,
         quirks: bool = True,
-        expires: datetime | None = None,
     ) -> str:
         """Make a new version; return it. `announce=False`: its event is lost. `quirks`: the event has odd blanks."""
         with self._changed:
             rotated = vault.key(key) if isinstance(key, str) else key
             now = self._clock.now()
-            version = SimulatedVersion(uuid.uuid4().hex, now, now, expires=expires)
+            version = SimulatedVersion(uuid.uuid4().hex, now, now)
             rotated.versions[version.version] = version
             if announce:
                 self._announce(rotated, NEW_VERSION, now, quirks=quirks)
@@ -212,13 +211,13 @@ class KeyVault:
             key.vault.deleted_keys[key.name.lower()] = key
             self._changed.notify_all()
 
-    def near_expiry(self, key: SimulatedKey, *, quirks: bool = True) -> None:
+    def near_expiry(self, key: SimulatedKey) -> None:
         """Raise KeyNearExpiry; a key without an end gets one, 30 days ahead."""
         with self._changed:
             now = self._clock.now()
             if key.current.expires is None:
                 self.set_key(key, expires=now + NOTICE)
-            self._announce(key, NEAR_EXPIRY, now, quirks=quirks)
+            self._announce(key, NEAR_EXPIRY, now, quirks=True)
 
     def expire(self, key: SimulatedKey, *, quirks: bool = True) -> None:
         """Let the newest version end now, and raise KeyExpired."""

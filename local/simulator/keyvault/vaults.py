@@ -124,10 +124,10 @@ class SimulatedVault:
         return document
 
 
-def access_policy(object_id: str, *permissions: str, tenant: str = TENANT) -> Json:
+def access_policy(object_id: str, *permissions: str) -> Json:
     """An access policy for keys in ARM's shape; permissions such as `encrypt`, `get`, `getrotationpolicy`, `all`."""
     return {
-        "tenantId": tenant,
+        "tenantId": TENANT,
         "objectId": object_id,
         "permissions": {"keys": list(permissions), "secrets": [], "certificates": [], "storage": []},
     }
