@@ -18,6 +18,7 @@ import pytest
 from infra.hooks.azure_cli import Cli, CliError
 from infra.hooks.deployment import OUTPUTS, Deployment, NotDeployed
 from infra.hooks.postdeploy import FUNCTIONS, Topic, Unusable, ledger_vaults, plan, subscribe, wait_for_functions
+from infra.hooks.predown import other_groups
 from infra.hooks.prepackage import compile_code
 from infra.hooks.redeliver import DeadLetters, Message, messages, redeliver
 from shared.events import ClusterRequest, KeyRequest
@@ -393,7 +394,7 @@ def test_the_hook_reads_a_deployment_by_its_name(az: FakeCli) -> None:
     assert len(az.parameters()["sources"]) == 4
 
 
-@pytest.mark.parametrize("script", ["postdeploy.py", "redeliver.py"])
+@pytest.mark.parametrize("script", ["postdeploy.py", "predown.py", "redeliver.py"])
 def test_a_command_without_a_deployment_says_so(az: FakeCli, script: str) -> None:
     az.answers()
 
@@ -440,6 +441,63 @@ def test_a_question_of_the_azure_cli_finds_nobody_to_wait_for(az: FakeCli) -> No
     cli = az.answers((["account"], {"reads": True, "json": {}}))
 
     assert cli.ask("account", "show") == {}
+
+
+# before everything is deleted
+
+
+def deployed(*ids: str, at: str = "2026-11-20T07:00:00.000000+00:00", **more: Any) -> dict[str, Any]:
+    """A deployment of azd's environment, as the query of the hook shows it."""
+    return {"tags": {"azd-env-name": "dev"}, "state": "Succeeded", "at": at, "ids": [GROUP, *ids], **more}
+
+
+RIGHT = "providers/Microsoft.Authorization/roleAssignments/x"
+ON_VAULT = f"{VAULT}/{RIGHT}"
+IN_SUBSCRIPTION = f"/subscriptions/{HOME}/{RIGHT}"
+
+
+def test_what_lies_in_the_app_s_own_group_alone_may_be_deleted(az: FakeCli) -> None:
+    rows = [deployed(IN_SUBSCRIPTION, VALUES["ENFORCER_STORAGE_ID"].replace("rg-kms", "RG-KMS"))]
+    az.answers((["deployment sub list", HOME], {"json": rows}))
+
+    done = run("predown.py", az, **VALUES)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_groups_in_which_the_app_holds_a_right_are_not_deleted_with_it(az: FakeCli) -> None:
+    """azd deletes every group into which the deployment put anything: those of clusters and keys too."""
+    az.answers((["deployment sub list", HOME], {"json": [deployed(IN_SUBSCRIPTION, ON_VAULT)]}))
+
+    done = run("predown.py", az, **VALUES)
+
+    assert done.returncode == 1
+    assert re.search(r"(?s)may delete them whole:\n  rg-keys\n.*Taking it away", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        ([deployed(ON_VAULT), deployed(at="2026-11-21T07:00:00.000000+00:00")], []),
+        ([deployed(), deployed(ON_VAULT, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
+        ([deployed(ON_VAULT), deployed(state="Failed", ids=None, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
+        ([deployed(), deployed(ON_VAULT, tags={"azd-env-name": "prod"}), deployed(ON_VAULT, tags=None)], []),
+        ([deployed(ids=None)], []),
+    ],
+)
+def test_the_last_deployment_that_succeeded_decides(rows: list[dict[str, Any]], others: list[str]) -> None:
+    assert other_groups(DEPLOYMENT, rows) == others
+
+
+@pytest.mark.parametrize("answer", [{"json": []}, {"text": ""}, {"error": "ERROR: Please run 'az login'"}])
+def test_nothing_is_deleted_where_nobody_can_tell_what_would_be(az: FakeCli, answer: dict[str, Any]) -> None:
+    az.answers((["deployment sub list"], answer))
+
+    done = run("predown.py", az, **VALUES)
+
+    assert done.returncode == 1
+    assert "not let through" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # dead letters

@@ -619,11 +619,16 @@ def azure_yaml() -> dict[str, Any]:
 
 def test_azd_finds_the_app_and_the_hooks() -> None:
     (service,) = azure_yaml()["services"].values()
-    hooks = [service["hooks"]["prepackage"]["run"], azure_yaml()["hooks"]["postdeploy"]["run"]]
+    hooks = [service["hooks"]["prepackage"]["run"], *(one["run"] for one in azure_yaml()["hooks"].values())]
 
     assert f"'azd-service-name': '{next(iter(azure_yaml()['services']))}'" in TEMPLATES["app/function.bicep"].text
     assert (service["project"], service["language"], service["host"]) == (".", "python", "function")
     assert [hook for hook in hooks if not (ROOT / hook).is_file()] == []
+
+
+def test_azd_deletes_nothing_before_it_is_known_what_else_would_go() -> None:
+    """A service's hook would run for `azd deploy` too, and one that may fail would keep nothing back."""
+    assert azure_yaml()["hooks"]["predown"] == {"run": "./infra/hooks/predown.py", "continueOnError": False}
 
 
 def test_azd_installs_nothing_for_the_hooks() -> None:
