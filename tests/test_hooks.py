@@ -17,7 +17,16 @@ import pytest
 
 from infra.hooks.azure_cli import Cli, CliError
 from infra.hooks.deployment import OUTPUTS, Deployment, NotDeployed
-from infra.hooks.postdeploy import FUNCTIONS, Topic, Unusable, ledger_vaults, plan, subscribe, wait_for_functions
+from infra.hooks.postdeploy import (
+    FUNCTIONS,
+    TOPIC_TYPES,
+    Topic,
+    Unusable,
+    ledger_vaults,
+    plan,
+    subscribe,
+    wait_for_functions,
+)
 from infra.hooks.predown import other_groups
 from infra.hooks.prepackage import compile_code
 from infra.hooks.redeliver import DeadLetters, Message, messages, redeliver
@@ -65,6 +74,8 @@ for number, (words, answer) in enumerate(answers):
             pathlib.Path(arguments[arguments.index("--file") + 1]).write_text(answer["file"])
         if answer.get("reads") and sys.stdin.read():
             sys.exit("it was given something to read")
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="surrogateescape")
         sys.stderr.write(answer.get("warning", "") + answer.get("error", ""))
         sys.stdout.write(answer.get("text", json.dumps(answer.get("json"))))
         sys.exit(1 if "error" in answer else 0)
@@ -118,6 +129,18 @@ def test_an_answer_that_is_no_json_is_an_error(az: FakeCli) -> None:
     cli = az.answers((["account"], {"text": "<html>"}))
 
     with pytest.raises(CliError, match="no JSON"):
+        cli.ask("account", "show")
+
+
+def test_what_the_program_prints_in_another_encoding_is_read_all_the_same(az: FakeCli) -> None:
+    """On Windows a pipe gets the console's encoding: a vault's tag with an umlaut is no UTF-8 there."""
+    cli = az.answers(
+        (["resource show"], {"text": '{"location": "westeurope", "tags": {"team": "B\udcfcro"}}'}),
+        (["account"], {"error": "ERROR: Anmeldung fehlgeschlagen f\udcfcr x"}),
+    )
+
+    assert cli.ask("resource", "show")["location"] == "westeurope"
+    with pytest.raises(CliError, match="Anmeldung fehlgeschlagen"):
         cli.ask("account", "show")
 
 
@@ -336,9 +359,33 @@ def test_a_vault_that_can_not_be_seen_keeps_nobody_from_the_others_and_is_named(
     assert [one["kind"] for one in az.parameters()["sources"]] == ["clusters", "clusters", "keys"]
 
 
+def theirs(kind: str) -> dict[str, Any]:
+    """A system topic of somebody else, as the Azure CLI lists it."""
+    return {"id": f"{GROUP}/theirs", "source": f"/subscriptions/{OTHER}", "identity": None, "topicType": kind}
+
+
+OURS = {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}
+
+
+@pytest.mark.parametrize("kind", ["Microsoft.PolicyInsights.PolicyStates", "microsoft.resourcenotifications.resources"])
+def test_a_topic_of_the_same_source_that_tells_of_something_else_is_none_of_ours(az: FakeCli, kind: str) -> None:
+    policy = theirs(kind) | {"id": f"{GROUP}/of-policy"}
+    clusters = theirs("microsoft.resources.subscriptions") | {"identity": OURS}
+
+    subscribe(az.answers(*azure(topics=[clusters, policy])), DEPLOYMENT, ledger_needed=True, pauses=())
+
+    topics = {one["source"]: (one["topic"], one["existing"]) for one in az.parameters()["sources"]}
+    assert topics[f"/subscriptions/{OTHER}"] == (f"{GROUP}/theirs", True)
+
+
+def test_the_topics_that_are_looked_for_are_those_that_are_made() -> None:
+    kinds = read(ROOT / "infra" / "events.bicep").vars["kinds"].values()
+
+    assert {kind["topicType"].lower() for kind in kinds} == TOPIC_TYPES
+
+
 def test_a_topic_without_the_identity_is_named_once_the_others_are_deployed(az: FakeCli) -> None:
-    theirs = {"id": f"{GROUP}/theirs", "source": f"/subscriptions/{OTHER}", "identity": None}
-    cli = az.answers(*azure(topics=[theirs]))
+    cli = az.answers(*azure(topics=[theirs("Microsoft.Resources.Subscriptions")]))
 
     with pytest.raises(Unusable, match=f"{GROUP}/theirs"):
         subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())

@@ -35,6 +35,9 @@ PAUSES = (5, 10, 20, 30, 30, 30, 60, 60, 60, 60, 60)
 
 LEDGER_TABLE, KEY_ROW = "rotations", "k"
 
+TOPIC_TYPES = frozenset({"microsoft.resources.subscriptions", "microsoft.keyvault.vaults"})
+"""What the topics of events.bicep are of. A source may have more: Azure Policy's have a subscription for source, too."""
+
 
 class Unusable(Exception):
     """Something in Azure that has to be mended by hand."""
@@ -165,13 +168,14 @@ def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], 
 
 
 def system_topics(az: Cli, subscriptions: Iterable[str]) -> list[Topic]:
-    """List the system topics of these subscriptions."""
+    """List the system topics of these subscriptions that can tell what is asked for."""
     rows = [
         row
         for subscription in sorted(set(subscriptions))
         for row in az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
     ]
-    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in rows]
+    wanted = [row for row in rows if str(row.get("topicType")).lower() in TOPIC_TYPES]
+    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in wanted]
 
 
 def _identities(identity: Mapping[str, Any] | None) -> frozenset[str]:
