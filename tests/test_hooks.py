@@ -100,9 +100,9 @@ class FakeCli:
         """The commands so far that hold these words."""
         return [arguments for arguments, _ in self._log() if all(word in " ".join(arguments) for word in words)]
 
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of the one deployment."""
-        (text,) = [kept for _, files in self._log() for kept in files]
+    def parameters(self, number: int = 0) -> dict[str, Any]:
+        """The parameters of a deployment, the first unless said otherwise."""
+        text = [kept for _, files in self._log() for kept in files][number]
         return {name: one["value"] for name, one in json.loads(text)["parameters"].items()}
 
     def _log(self) -> list[tuple[list[str], list[str]]]:
@@ -391,6 +391,36 @@ def test_a_topic_without_the_identity_is_named_once_the_others_are_deployed(az: 
         subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
 
     assert [one["source"].rsplit("/", 1)[-1] for one in az.parameters()["sources"]] == [HOME, "kv-one", "kv-two"]
+
+
+def test_a_subscription_that_may_not_be_written_keeps_nobody_from_the_others(
+    az: FakeCli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Azure refuses a deployment whole where one of its groups may not be written."""
+    no = {"error": "ERROR: (AuthorizationFailed) The client does not have authorization to perform action 'x'"}
+    create = "deployment sub create"
+    cli = az.answers(([create, "--name dev-events "], no), ([create, f"--name dev-events-{OTHER}"], no), *azure())
+
+    with pytest.raises(Unusable, match=f"(?s){OTHER}: .*AuthorizationFailed.*What you need"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    names = [call[call.index("--name") + 1] for call in az.calls(create)]
+    assert names == ["dev-events", f"dev-events-{HOME}", f"dev-events-{OTHER}"]
+    assert max(map(len, names)) - len("dev") + 20 <= 64, "a name of 20 characters has to fit"
+    whole, home, other = (az.parameters(number) for number in range(3))
+    assert whole["sources"] == [home["sources"][0], other["sources"][0], *home["sources"][1:]]
+    assert (home["topicSubscriptions"], other["topicSubscriptions"]) == ([], [OTHER])
+    assert f"/subscriptions/{OTHER}" not in capsys.readouterr().out
+
+
+def test_a_deployment_to_one_subscription_that_is_refused_is_tried_once(az: FakeCli) -> None:
+    alone = replace(DEPLOYMENT, subscriptions=(HOME,))
+    cli = az.answers((["deployment sub create"], {"error": "ERROR: AADSTS700082: expired"}), *azure())
+
+    with pytest.raises(CliError, match="AADSTS700082"):
+        subscribe(cli, alone, ledger_needed=True, pauses=())
+
+    assert len(az.calls("deployment sub create")) == 1
 
 
 REFUSED = {"error": "You do not have the required permissions needed to perform this operation."}

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ PAUSES = (5, 10, 20, 30, 30, 30, 60, 60, 60, 60, 60)
 LEDGER_TABLE, KEY_ROW = "rotations", "k"
 
 TOPIC_TYPES = frozenset({"microsoft.resources.subscriptions", "microsoft.keyvault.vaults"})
-"""What the topics of events.bicep are of. A source may have more: Azure Policy's have a subscription for source, too."""
+"""What the topics of events.bicep are of. A source may have others: that of Azure Policy is a subscription, too."""
 
 
 class Unusable(Exception):
@@ -182,8 +182,47 @@ def _identities(identity: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name.lower() for name in (identity or {}).get("userAssignedIdentities") or {})
 
 
-def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
-    """Deploy events.bicep."""
+def deploy(az: Cli, deployment: Deployment, planned: Plan) -> list[Plan]:
+    """Deploy events.bicep; what of the plan was not, each part with its reason.
+
+    Azure refuses a deployment whole where whoever runs this may not write in one of its groups. So, if all of it is
+    refused, the sources of each subscription are tried by themselves.
+    """
+    name = f"{deployment.name}-events"
+    try:
+        _deploy(az, deployment, planned, name)
+    except CliError:
+        parts = by_subscription(planned)
+        if len(parts) < 2:
+            raise
+        return [
+            replace(part, left_out=(f"{subscription}: {why}",))
+            for subscription, part in parts.items()
+            if (why := _refused(az, deployment, part, f"{name}-{subscription}"))
+        ]
+    return []
+
+
+def by_subscription(planned: Plan) -> dict[str, Plan]:
+    """Split a plan by the subscriptions that its topics lie in. Pure."""
+    parts: dict[str, Plan] = {}
+    for source in planned.sources:
+        where = source.topic.split("/")[2].lower()
+        part = parts.get(where, Plan((), tuple(one for one in planned.topic_subscriptions if one == where)))
+        parts[where] = replace(part, sources=(*part.sources, source))
+    return parts
+
+
+def _refused(az: Cli, deployment: Deployment, part: Plan, name: str) -> str:
+    """Deploy a part; why it could not be, empty if it was."""
+    try:
+        _deploy(az, deployment, part, name)
+    except CliError as error:
+        return str(error)
+    return ""
+
+
+def _deploy(az: Cli, deployment: Deployment, planned: Plan, name: str) -> None:
     values = {
         "environmentName": deployment.name,
         "location": deployment.location,
@@ -201,7 +240,7 @@ def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
         file = Path(folder) / "events.parameters.json"
         file.write_text(json.dumps(_parameters(values)), encoding="utf-8")
         what = ("--template-file", str(TEMPLATE), "--parameters", f"@{file}")
-        az.ask("deployment", "sub", "create", "--name", f"{deployment.name}-events", *where, *what)
+        az.ask("deployment", "sub", "create", "--name", name, *where, *what)
 
 
 def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,10 +268,12 @@ def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: S
         print(f"Left out, it does not exist: {vault}")
     topics = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
     planned = plan(deployment, located, topics)
-    deploy(az, deployment, planned)
+    refused = deploy(az, deployment, planned)
+    not_there = {one for part in refused for one in part.sources}
     for one in planned.sources:
-        print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
-    left_out = [*unreadable, *planned.left_out]
+        if one not in not_there:
+            print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
+    left_out = [*unreadable, *planned.left_out, *(why for part in refused for why in part.left_out)]
     if left_out:
         raise Unusable("Not listened to:\n" + "\n".join(left_out))
 
