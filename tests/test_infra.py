@@ -415,6 +415,21 @@ def test_every_assignment_holds_where_it_should_and_for_whom(one: Resource) -> N
     assert ("condition" in one.body["properties"]) == ("conditionVersion" in one.body["properties"])
 
 
+def test_an_assignment_is_the_same_in_whatever_case_its_vault_or_workspace_was_listed() -> None:
+    """Azure refuses a second assignment of the same role at the same place, under whatever name."""
+    named = {
+        one.body["name"].text
+        for name in ("assign", "grants", "workspace")
+        for one in TEMPLATES[f"app/{name}.bicep"].of_type("Microsoft.Authorization/roleAssignments")
+    }
+
+    assert named == {
+        "guid(resourceGroup().id, principalId, role)",
+        "guid(resourceGroup().id, toLower(vaultName), principalId, role)",
+        "guid(resourceGroup().id, toLower(workspaceName), principalId, roles.logAnalyticsReader)",
+    }
+
+
 def test_outside_its_own_group_the_app_gets_no_built_in_role_but_to_read_logs() -> None:
     outside = {name: TEMPLATES[f"app/{name}.bicep"] for name in ("watch", "assign", "grants", "workspace")}
     assigned = {

@@ -34,7 +34,7 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
 }
 
 resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(vaultName)) {
-  name: guid(resourceGroup().id, vaultName, principalId, role)
+  name: guid(resourceGroup().id, toLower(vaultName), principalId, role)
   scope: vault
   properties: {
     principalId: principalId
