@@ -223,6 +223,7 @@ module watch 'app/watch.bicep' = [
     scope: subscription(id)
     params: {
       environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       enforce: enforce
       inGroupsAlone: !empty(enforceGroups)
@@ -241,7 +242,7 @@ module updates 'app/assign.bicep' = [
   for id in enforceGroups: {
     name: 'enforce-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
-    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
+    params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
     dependsOn: [watch]
   }
 ]
@@ -251,7 +252,7 @@ module ensure 'app/assign.bicep' = [
   for id in ensureGroups: {
     name: 'ensure-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
-    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
+    params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
     dependsOn: [watch]
   }
 ]
@@ -262,7 +263,7 @@ module rotate 'app/assign.bicep' = [
     name: 'rotate-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
     params: {
-      environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       right: 'rotate'
       vaultName: join(take(skip(split(id, '/'), 8), 1), '')
@@ -277,7 +278,7 @@ module grants 'app/grants.bicep' = [
     name: 'grants-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
     params: {
-      environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       vaultName: join(take(skip(split(id, '/'), 8), 1), '')
       secondRole: secondRole

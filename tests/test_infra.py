@@ -454,9 +454,18 @@ def test_the_custom_roles_are_found_where_they_are_assigned() -> None:
     rights = {call.body["params"]["right"] for _, call, called in callers() if called is assign}
 
     assert rights == set(assign.allowed["right"]) == {"enforce", "ensure", "rotate"}
-    assert {f"guid(subscription().id, environmentName, '{name}')" for name in {"watch", "grants", *rights}} == defined
-    assert "guid(subscription().id, environmentName, right)" in assign.vars["role"].text
-    assert "guid(subscription().id, environmentName, 'grants')" in TEMPLATES["app/grants.bicep"].vars["role"].text
+    one = "guid(subscription().id, toLower(appGroupId), "
+    assert {f"{one}'{name}')" for name in {"watch", "grants", *rights}} == defined
+    assert f"{one}right)" in assign.vars["role"].text
+    assert f"{one}'grants')" in TEMPLATES["app/grants.bicep"].vars["role"].text
+
+
+def test_two_deployments_of_one_name_never_share_a_role() -> None:
+    """The role decides what the app may do: one that only audits must not get what the other enforces with."""
+    calls = [call for _, call, called in callers() if called.file.stem in {"watch", "assign", "grants"}]
+
+    assert len(calls) == 5
+    assert {call.body["params"]["appGroupId"] for call in calls} == {Expr("group.id")}
 
 
 ON_VAULTS_AND_GROUPS = {"rotate": "concat(rotateVaults, rotateGroups)", "grants": "concat(grantVaults, grantGroups)"}
