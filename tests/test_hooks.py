@@ -537,7 +537,7 @@ def test_what_lies_in_the_app_s_own_group_alone_may_be_deleted(az: FakeCli) -> N
     rows = [deployed(IN_SUBSCRIPTION, VALUES["ENFORCER_STORAGE_ID"].replace("rg-kms", "RG-KMS"))]
     az.answers((["deployment sub list", HOME], {"json": rows}))
 
-    done = run("predown.py", az, **VALUES)
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -546,7 +546,7 @@ def test_groups_in_which_the_app_holds_a_right_are_not_deleted_with_it(az: FakeC
     """azd deletes every group into which the deployment put anything: those of clusters and keys too."""
     az.answers((["deployment sub list", HOME], {"json": [deployed(IN_SUBSCRIPTION, ON_VAULT)]}))
 
-    done = run("predown.py", az, **VALUES)
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
 
     assert done.returncode == 1
     assert re.search(r"(?s)may delete them whole:\n  rg-keys\n.*Taking it away", done.stderr)
@@ -566,11 +566,22 @@ def test_the_last_deployment_that_succeeded_decides(rows: list[dict[str, Any]], 
     assert other_groups(DEPLOYMENT, rows) == others
 
 
+def test_nothing_is_deleted_by_what_a_shell_holds_of_another_deployment(az: FakeCli) -> None:
+    """The page on deployment tells to export the outputs; azd may have another environment selected since."""
+    az.answers((["deployment sub list"], {"json": [deployed()]}))
+
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="prod")
+
+    assert done.returncode == 1
+    assert "azd's environment is prod" in done.stderr
+    assert az.calls() == []
+
+
 @pytest.mark.parametrize("answer", [{"json": []}, {"text": ""}, {"error": "ERROR: Please run 'az login'"}])
 def test_nothing_is_deleted_where_nobody_can_tell_what_would_be(az: FakeCli, answer: dict[str, Any]) -> None:
     az.answers((["deployment sub list"], answer))
 
-    done = run("predown.py", az, **VALUES)
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
 
     assert done.returncode == 1
     assert "not let through" in done.stderr

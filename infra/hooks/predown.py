@@ -8,6 +8,7 @@ Source: github.com/Azure/azure-dev/issues/2916.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,10 +41,18 @@ def other_groups(deployment: Deployment, rows: Iterable[Mapping[str, Any]]) -> l
     return sorted(groups - {deployment.group.lower()})
 
 
+def _of_azd() -> Deployment:
+    """Read the outputs of azd's environment; NotDeployed if a shell holds those of another deployment instead."""
+    found, name = Deployment.find(None), os.environ.get("AZURE_ENV_NAME")
+    if name != found.name:
+        raise NotDeployed(f"the outputs are those of {found.name}, and azd's environment is {name}: `azd env refresh`")
+    return found
+
+
 def main() -> int:
     """Let azd go on if it deletes the app's own group alone; else 1 and why."""
     try:
-        deployment = Deployment.find(None)
+        deployment = _of_azd()
         rows = Cli.find("az").ask(
             *("deployment", "sub", "list", "--subscription", deployment.subscription, "--query", ROWS)
         )
