@@ -221,7 +221,9 @@ def test_somebody_else_s_topic_is_not_changed_and_keeps_nobody_from_the_others()
 
     assert [one.source for one in planned.sources] == [f"/subscriptions/{HOME}", VAULT]
     (why,) = planned.left_out
-    assert re.search(r"rg-theirs.*Give it the user-assigned identity .*id-topics", why)
+    assert re.search(
+        r"rg-theirs.*Give it the user-assigned identity .*id-topics.*leave it what others deliver with", why
+    )
 
 
 def test_two_apps_on_one_topic_have_subscriptions_of_their_own() -> None:
