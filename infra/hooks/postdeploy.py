@@ -80,7 +80,7 @@ def plan(deployment: Deployment, vaults: Mapping[str, str], topics: Iterable[Top
 
     Azure allows one system topic a source, so one that is there is reused as it is: it may serve others too. If it is
     somebody else's and lacks the identity that writes dead letters, its source is left out. Source: Event Grid docs,
-    enable-identity-system-topics: two user-assigned identities at most, and none beside a system-assigned one.
+    enable-identity-system-topics: a topic, that of a subscription too, takes two user-assigned identities at most.
     """
     there = {topic.source.lower(): topic for topic in topics}
     wanted = [("clusters", f"/subscriptions/{one}", "global") for one in deployment.subscriptions]
@@ -104,8 +104,8 @@ def _source(deployment: Deployment, there: Mapping[str, Topic], kind: str, sourc
         return Source(kind, source, own, region, existing=False)
     return (
         f"{source}: the system topic {found.id} is there already, and Azure allows one. Give it the user-assigned "
-        f"identity {deployment.topic_identity_id} beside what it has. It takes two such at most, and none beside a "
-        "system-assigned one: leave it what others deliver with"
+        f"identity {deployment.topic_identity_id} beside what it has. It takes two such at most: leave it what "
+        "others deliver with"
     )
 
 
