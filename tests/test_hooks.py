@@ -561,7 +561,6 @@ def test_groups_in_which_the_app_holds_a_right_are_not_deleted_with_it(az: FakeC
         ([deployed(), deployed(ON_VAULT, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
         ([deployed(ON_VAULT), deployed(state="Failed", ids=None, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
         ([deployed(), deployed(ON_VAULT, tags={"azd-env-name": "prod"}), deployed(ON_VAULT, tags=None)], []),
-        ([deployed(ids=None)], []),
     ],
 )
 def test_the_last_deployment_that_succeeded_decides(rows: list[dict[str, Any]], others: list[str]) -> None:
@@ -579,7 +578,16 @@ def test_nothing_is_deleted_by_what_a_shell_holds_of_another_deployment(az: Fake
     assert az.calls() == []
 
 
-@pytest.mark.parametrize("answer", [{"json": []}, {"text": ""}, {"error": "ERROR: Please run 'az login'"}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"json": []},
+        {"text": ""},
+        {"error": "ERROR: Please run 'az login'"},
+        {"json": [deployed(ids=None)]},
+        {"json": [deployed(ids=[IN_SUBSCRIPTION])]},
+    ],
+)
 def test_nothing_is_deleted_where_nobody_can_tell_what_would_be(az: FakeCli, answer: dict[str, Any]) -> None:
     az.answers((["deployment sub list"], answer))
 

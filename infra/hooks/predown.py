@@ -33,12 +33,14 @@ def other_groups(deployment: Deployment, rows: Iterable[Mapping[str, Any]]) -> l
 
     It goes by the environment's last deployment that succeeded. Of one that failed it knows the app's own group alone.
     """
-    own = [row for row in rows if (row.get("tags") or {}).get(TAG) == deployment.name and row["state"] == "Succeeded"]
-    if not own:
-        raise NotDeployed(f"no deployment of {deployment.name} is there to tell what azd would delete")
-    parts = [one.split("/") for one in max(own, key=lambda row: str(row["at"]))["ids"] or ()]
+    ended = [row for row in rows if (row.get("tags") or {}).get(TAG) == deployment.name and row["state"] == "Succeeded"]
+    ids = max(ended, key=lambda row: str(row["at"]))["ids"] if ended else None
+    parts = [one.split("/") for one in ids or ()]
     groups = {part[4].lower() for part in parts if len(part) > 4 and part[3].lower() == "resourcegroups"}
-    return sorted(groups - {deployment.group.lower()})
+    own = deployment.group.lower()
+    if own not in groups:
+        raise NotDeployed(f"no deployment of {deployment.name} tells what azd would delete")
+    return sorted(groups - {own})
 
 
 def _of_azd() -> Deployment:
