@@ -346,6 +346,20 @@ def test_a_vault_that_is_gone_is_left_out_and_named(az: FakeCli, capsys: pytest.
     assert "kv-gone" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "row", ["@/etc/hostname", f"{VAULT}=@/etc/hostname", "--debug", f"{VAULT}/keys/etcd", "\x1b[2J"]
+)
+def test_a_row_of_the_ledger_that_names_no_vault_is_never_said_to_the_azure_cli(az: FakeCli, row: str) -> None:
+    """The Azure CLI reads a file where a value begins with `@`: who writes a row must not choose one."""
+    cli = az.answers(*azure(ledger={"json": {"items": [{"vaultId": row}, {"vaultId": f"{VAULT}/"}]}}))
+
+    with pytest.raises(Unusable, match="is no vault's id"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [call[call.index("--ids") + 1] for call in az.calls("resource show")] == [VAULT.lower()]
+    assert [one["source"] for one in az.parameters()["sources"]][2:] == [VAULT.lower()]
+
+
 UNSEEN = "WARNING: Subscription 'x' not recognized.\nERROR: Subscription 'x' not found."
 
 
@@ -678,6 +692,21 @@ def test_what_can_not_be_read_stays_and_the_rest_goes_on(az: FakeCli, capsys: py
     assert unreadable == 1
     assert [call[call.index("--name") + 1] for call in az.calls("blob delete")] == ["good.json"]
     assert "bad.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["@/etc/hostname", "a=@/etc/hostname", "--debug", "\x1b[2J.json"])
+def test_a_blob_whose_name_is_not_event_grid_s_is_never_said_to_the_azure_cli(
+    az: FakeCli, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The Azure CLI reads a file where a value begins with `@`: who writes a blob must not choose one."""
+    good = "EVGT-KMS-CLUSTERS-1/AKS-KMS-ENFORCER-CLUSTERS-X/2026/11/22/7/4f0c2b1e.json"
+    blobs = {name: "[]", good: dead(fixture("cluster-written.cloudevents"))}
+
+    unreadable = redeliver(letters(az, blobs), only_look=False)
+
+    assert unreadable == 1
+    assert [call[call.index("--name") + 1] for call in az.calls("--name")] == [good, good]
+    assert repr(name) in capsys.readouterr().out
 
 
 def test_an_event_that_can_not_be_read_keeps_its_blob_and_holds_back_no_other(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import time
@@ -34,6 +35,11 @@ PAUSES = (5, 10, 20, 30, 30, 30, 60, 60, 60, 60, 60)
 """Seconds between looks for the functions: seven minutes in all."""
 
 LEDGER_TABLE, KEY_ROW = "rotations", "k"
+
+VAULT = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[\w.()-]+/providers/microsoft\.keyvault/vaults/[a-z0-9-]+"
+)
+"""What else a row of the ledger holds is not for the Azure CLI, which reads a file where a value begins with `@`."""
 
 TOPIC_TYPES = frozenset({"microsoft.resources.subscriptions", "microsoft.keyvault.vaults"})
 """What the topics of events.bicep are of. A source may have others: that of Azure Policy is a subscription, too."""
@@ -158,7 +164,10 @@ def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], 
     found: dict[str, str] = {}
     gone: list[str] = []
     unreadable: list[str] = []
-    for vault in sorted({one.lower() for one in vaults}):
+    for vault in sorted({one.lower().rstrip("/") for one in vaults}):
+        if not VAULT.fullmatch(vault):
+            unreadable.append(f"{vault!r}: is no vault's id")
+            continue
         try:
             found[vault] = str(az.ask("resource", "show", "--ids", vault)["location"])
         except CliError as error:
