@@ -237,11 +237,12 @@ module watch 'app/watch.bicep' = [
   }
 ]
 
-// Where it may change clusters, if not in whole subscriptions
+// Where it may change clusters, if not in whole subscriptions. The id of something within a group names no group: Azure
+// refuses it, and no right on the whole group comes of it.
 module updates 'app/assign.bicep' = [
   for id in enforceGroups: {
     name: 'enforce-${uniqueString(id, environmentName)}'
-    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    scope: resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))
     params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
     dependsOn: [watch]
   }
@@ -251,7 +252,7 @@ module updates 'app/assign.bicep' = [
 module ensure 'app/assign.bicep' = [
   for id in ensureGroups: {
     name: 'ensure-${uniqueString(id, environmentName)}'
-    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    scope: resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))
     params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
     dependsOn: [watch]
   }

@@ -477,7 +477,10 @@ def test_each_right_is_given_where_its_lists_say_and_nowhere_else() -> None:
     everywhere = {**ON_VAULTS_AND_GROUPS, "updates": "enforceGroups", "ensure": "ensureGroups"}
 
     assert {name: calls[name].over.text for name in everywhere} == everywhere
-    assert {calls[name].body["scope"].text for name in (*everywhere, "workspaces")} == {here}
+    assert {calls[name].body["scope"].text for name in (*ON_VAULTS_AND_GROUPS, "workspaces")} == {here}
+    # The id of a cluster must not give a right on all that is in its group.
+    exactly = "resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))"
+    assert {calls[name].body["scope"].text for name in ("updates", "ensure")} == {exactly}
     # A slash too many at the end of a vault's id must not make its whole group of it.
     vaults = {calls[name].body["params"]["vaultName"].text for name in ON_VAULTS_AND_GROUPS}
     assert vaults == {"join(take(skip(split(id, '/'), 8), 1), '')"}
