@@ -429,6 +429,19 @@ def test_a_subscription_that_may_not_be_written_keeps_nobody_from_the_others(
     assert f"/subscriptions/{OTHER}" not in capsys.readouterr().out
 
 
+def test_a_subscription_whose_topics_can_not_be_listed_keeps_nobody_from_the_others(az: FakeCli) -> None:
+    """Somebody else's vault in the ledger, which whoever runs this may read and nothing beside it."""
+    no = {"error": "ERROR: (MissingSubscriptionRegistration) The subscription is not registered to use namespace 'x'"}
+    hidden = VAULT.replace(HOME, "33333333-3333-4333-8333-333333333333")
+    ledger = {"json": {"items": [{"vaultId": hidden}]}}
+    lists = [(["system-topic list", one], no) for one in (OTHER, "33333333-3333-4333-8333-333333333333")]
+
+    with pytest.raises(Unusable, match=f"(?s)/subscriptions/{OTHER}: .*az provider register.*/subscriptions/33333333"):
+        subscribe(az.answers(*lists, *azure(ledger=ledger)), DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [one["source"] for one in az.parameters()["sources"]] == [f"/subscriptions/{HOME}", VAULT]
+
+
 def test_a_deployment_to_one_subscription_that_is_refused_is_tried_once(az: FakeCli) -> None:
     alone = replace(DEPLOYMENT, subscriptions=(HOME,))
     cli = az.answers((["deployment sub create"], {"error": "ERROR: AADSTS700082: expired"}), *azure())

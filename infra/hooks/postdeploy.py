@@ -178,15 +178,17 @@ def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], 
     return found, gone, unreadable
 
 
-def system_topics(az: Cli, subscriptions: Iterable[str]) -> list[Topic]:
-    """List the system topics of these subscriptions that can tell what is asked for."""
-    rows = [
-        row
-        for subscription in sorted(set(subscriptions))
-        for row in az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
-    ]
+def system_topics(az: Cli, subscriptions: Iterable[str]) -> tuple[list[Topic], dict[str, str]]:
+    """List the system topics of these subscriptions that can tell what is asked for; why those of some can't be."""
+    rows: list[Mapping[str, Any]] = []
+    refused: dict[str, str] = {}
+    for subscription in sorted(set(subscriptions)):
+        try:
+            rows += az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
+        except CliError as error:
+            refused[subscription] = str(error)
     wanted = [row for row in rows if str(row.get("topicType")).lower() in TOPIC_TYPES]
-    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in wanted]
+    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in wanted], refused
 
 
 def _identities(identity: Mapping[str, Any] | None) -> frozenset[str]:
@@ -277,14 +279,17 @@ def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: S
     located, gone, unreadable = regions(az, vaults)
     for vault in gone:
         print(f"Left out, it does not exist: {vault}")
-    topics = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
-    planned = plan(deployment, located, topics)
+    topics, unlisted = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
+    watched = tuple(one for one in deployment.subscriptions if one not in unlisted)
+    vaults_to_ask = {vault: region for vault, region in located.items() if vault.split("/")[2] not in unlisted}
+    planned = plan(replace(deployment, subscriptions=watched), vaults_to_ask, topics)
     refused = deploy(az, deployment, planned)
     not_there = {one for part in refused for one in part.sources}
     for one in planned.sources:
         if one not in not_there:
             print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
-    left_out = [*unreadable, *planned.left_out, *(why for part in refused for why in part.left_out)]
+    left_out = [*unreadable, *(f"/subscriptions/{one}: {why}" for one, why in unlisted.items())]
+    left_out += [*planned.left_out, *(why for part in refused for why in part.left_out)]
     if left_out:
         raise Unusable("Not listened to:\n" + "\n".join(left_out))
 
