@@ -223,6 +223,7 @@ module watch 'app/watch.bicep' = [
     scope: subscription(id)
     params: {
       environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       enforce: enforce
       inGroupsAlone: !empty(enforceGroups)
@@ -236,12 +237,13 @@ module watch 'app/watch.bicep' = [
   }
 ]
 
-// Where it may change clusters, if not in whole subscriptions
+// Where it may change clusters, if not in whole subscriptions. The id of something within a group names no group: Azure
+// refuses it, and no right on the whole group comes of it.
 module updates 'app/assign.bicep' = [
   for id in enforceGroups: {
     name: 'enforce-${uniqueString(id, environmentName)}'
-    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
-    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
+    scope: resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))
+    params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'enforce' }
     dependsOn: [watch]
   }
 ]
@@ -250,8 +252,8 @@ module updates 'app/assign.bicep' = [
 module ensure 'app/assign.bicep' = [
   for id in ensureGroups: {
     name: 'ensure-${uniqueString(id, environmentName)}'
-    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
-    params: { environmentName: environmentName, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
+    scope: resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))
+    params: { appGroupId: group.id, principalId: identities.outputs.appPrincipalId, right: 'ensure' }
     dependsOn: [watch]
   }
 ]
@@ -262,7 +264,7 @@ module rotate 'app/assign.bicep' = [
     name: 'rotate-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
     params: {
-      environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       right: 'rotate'
       vaultName: join(take(skip(split(id, '/'), 8), 1), '')
@@ -277,7 +279,7 @@ module grants 'app/grants.bicep' = [
     name: 'grants-${uniqueString(id, environmentName)}'
     scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
     params: {
-      environmentName: environmentName
+      appGroupId: group.id
       principalId: identities.outputs.appPrincipalId
       vaultName: join(take(skip(split(id, '/'), 8), 1), '')
       secondRole: secondRole

@@ -58,7 +58,7 @@ _NOT_SENT = ("networkprofile.loadbalancerprofile.effectiveoutboundips.", "networ
 """Read-only: an update leaves them out."""
 
 _RESOURCE_ID = re.compile(
-    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[^/]+/providers/[^/]+(/[^/]+){2,}", re.IGNORECASE
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[^/]+/providers/[^/]+(/[^/]+){2,}/?", re.IGNORECASE
 )
 _GROUP = re.compile(r"(/subscriptions/[^/]+/resourcegroups/[^/]+)/", re.IGNORECASE)
 
@@ -111,14 +111,14 @@ def _references(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if _RESOURCE_ID.fullmatch(name):
-                yield where, name
+                yield where, name.rstrip("/")
                 continue
             yield from _references(inner, f"{where}.{name}".lstrip("."))
     elif isinstance(value, list):
         for inner in value:
             yield from _references(inner, where)
     elif isinstance(value, str) and _RESOURCE_ID.fullmatch(value):
-        yield where, value
+        yield where, value.rstrip("/")
 
 
 def _is_of_aks(scope: str, cluster: str, properties: Mapping[str, Any]) -> bool:

@@ -17,7 +17,17 @@ import pytest
 
 from infra.hooks.azure_cli import Cli, CliError
 from infra.hooks.deployment import OUTPUTS, Deployment, NotDeployed
-from infra.hooks.postdeploy import FUNCTIONS, Topic, Unusable, ledger_vaults, plan, subscribe, wait_for_functions
+from infra.hooks.postdeploy import (
+    FUNCTIONS,
+    TOPIC_TYPES,
+    Topic,
+    Unusable,
+    ledger_vaults,
+    plan,
+    subscribe,
+    wait_for_functions,
+)
+from infra.hooks.predown import other_groups
 from infra.hooks.prepackage import compile_code
 from infra.hooks.redeliver import DeadLetters, Message, messages, redeliver
 from shared.events import ClusterRequest, KeyRequest
@@ -64,6 +74,8 @@ for number, (words, answer) in enumerate(answers):
             pathlib.Path(arguments[arguments.index("--file") + 1]).write_text(answer["file"])
         if answer.get("reads") and sys.stdin.read():
             sys.exit("it was given something to read")
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="surrogateescape")
         sys.stderr.write(answer.get("warning", "") + answer.get("error", ""))
         sys.stdout.write(answer.get("text", json.dumps(answer.get("json"))))
         sys.exit(1 if "error" in answer else 0)
@@ -88,9 +100,9 @@ class FakeCli:
         """The commands so far that hold these words."""
         return [arguments for arguments, _ in self._log() if all(word in " ".join(arguments) for word in words)]
 
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of the one deployment."""
-        (text,) = [kept for _, files in self._log() for kept in files]
+    def parameters(self, number: int = 0) -> dict[str, Any]:
+        """The parameters of a deployment, the first unless said otherwise."""
+        text = [kept for _, files in self._log() for kept in files][number]
         return {name: one["value"] for name, one in json.loads(text)["parameters"].items()}
 
     def _log(self) -> list[tuple[list[str], list[str]]]:
@@ -117,6 +129,18 @@ def test_an_answer_that_is_no_json_is_an_error(az: FakeCli) -> None:
     cli = az.answers((["account"], {"text": "<html>"}))
 
     with pytest.raises(CliError, match="no JSON"):
+        cli.ask("account", "show")
+
+
+def test_what_the_program_prints_in_another_encoding_is_read_all_the_same(az: FakeCli) -> None:
+    """On Windows a pipe gets the console's encoding: a vault's tag with an umlaut is no UTF-8 there."""
+    cli = az.answers(
+        (["resource show"], {"text": '{"location": "westeurope", "tags": {"team": "B\udcfcro"}}'}),
+        (["account"], {"error": "ERROR: Anmeldung fehlgeschlagen f\udcfcr x"}),
+    )
+
+    assert cli.ask("resource", "show")["location"] == "westeurope"
+    with pytest.raises(CliError, match="Anmeldung fehlgeschlagen"):
         cli.ask("account", "show")
 
 
@@ -197,7 +221,9 @@ def test_somebody_else_s_topic_is_not_changed_and_keeps_nobody_from_the_others()
 
     assert [one.source for one in planned.sources] == [f"/subscriptions/{HOME}", VAULT]
     (why,) = planned.left_out
-    assert re.search(r"rg-theirs.*Give it the user-assigned identity .*id-topics", why)
+    assert re.search(
+        r"rg-theirs.*Give it the user-assigned identity .*id-topics.*leave it what others deliver with", why
+    )
 
 
 def test_two_apps_on_one_topic_have_subscriptions_of_their_own() -> None:
@@ -320,6 +346,20 @@ def test_a_vault_that_is_gone_is_left_out_and_named(az: FakeCli, capsys: pytest.
     assert "kv-gone" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "row", ["@/etc/hostname", f"{VAULT}=@/etc/hostname", "--debug", f"{VAULT}/keys/etcd", "\x1b[2J"]
+)
+def test_a_row_of_the_ledger_that_names_no_vault_is_never_said_to_the_azure_cli(az: FakeCli, row: str) -> None:
+    """The Azure CLI reads a file where a value begins with `@`: who writes a row must not choose one."""
+    cli = az.answers(*azure(ledger={"json": {"items": [{"vaultId": row}, {"vaultId": f"{VAULT}/"}]}}))
+
+    with pytest.raises(Unusable, match="is no vault's id"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [call[call.index("--ids") + 1] for call in az.calls("resource show")] == [VAULT.lower()]
+    assert [one["source"] for one in az.parameters()["sources"]][2:] == [VAULT.lower()]
+
+
 UNSEEN = "WARNING: Subscription 'x' not recognized.\nERROR: Subscription 'x' not found."
 
 
@@ -335,14 +375,81 @@ def test_a_vault_that_can_not_be_seen_keeps_nobody_from_the_others_and_is_named(
     assert [one["kind"] for one in az.parameters()["sources"]] == ["clusters", "clusters", "keys"]
 
 
+def theirs(kind: str) -> dict[str, Any]:
+    """A system topic of somebody else, as the Azure CLI lists it."""
+    return {"id": f"{GROUP}/theirs", "source": f"/subscriptions/{OTHER}", "identity": None, "topicType": kind}
+
+
+OURS = {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}
+
+
+@pytest.mark.parametrize("kind", ["Microsoft.PolicyInsights.PolicyStates", "microsoft.resourcenotifications.resources"])
+def test_a_topic_of_the_same_source_that_tells_of_something_else_is_none_of_ours(az: FakeCli, kind: str) -> None:
+    policy = theirs(kind) | {"id": f"{GROUP}/of-policy"}
+    clusters = theirs("microsoft.resources.subscriptions") | {"identity": OURS}
+
+    subscribe(az.answers(*azure(topics=[clusters, policy])), DEPLOYMENT, ledger_needed=True, pauses=())
+
+    topics = {one["source"]: (one["topic"], one["existing"]) for one in az.parameters()["sources"]}
+    assert topics[f"/subscriptions/{OTHER}"] == (f"{GROUP}/theirs", True)
+
+
+def test_the_topics_that_are_looked_for_are_those_that_are_made() -> None:
+    kinds = read(ROOT / "infra" / "events.bicep").vars["kinds"].values()
+
+    assert {kind["topicType"].lower() for kind in kinds} == TOPIC_TYPES
+
+
 def test_a_topic_without_the_identity_is_named_once_the_others_are_deployed(az: FakeCli) -> None:
-    theirs = {"id": f"{GROUP}/theirs", "source": f"/subscriptions/{OTHER}", "identity": None}
-    cli = az.answers(*azure(topics=[theirs]))
+    cli = az.answers(*azure(topics=[theirs("Microsoft.Resources.Subscriptions")]))
 
     with pytest.raises(Unusable, match=f"{GROUP}/theirs"):
         subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
 
     assert [one["source"].rsplit("/", 1)[-1] for one in az.parameters()["sources"]] == [HOME, "kv-one", "kv-two"]
+
+
+def test_a_subscription_that_may_not_be_written_keeps_nobody_from_the_others(
+    az: FakeCli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Azure refuses a deployment whole where one of its groups may not be written."""
+    no = {"error": "ERROR: (AuthorizationFailed) The client does not have authorization to perform action 'x'"}
+    create = "deployment sub create"
+    cli = az.answers(([create, "--name dev-events "], no), ([create, f"--name dev-events-{OTHER}"], no), *azure())
+
+    with pytest.raises(Unusable, match=f"(?s){OTHER}: .*AuthorizationFailed.*What you need"):
+        subscribe(cli, DEPLOYMENT, ledger_needed=True, pauses=())
+
+    names = [call[call.index("--name") + 1] for call in az.calls(create)]
+    assert names == ["dev-events", f"dev-events-{HOME}", f"dev-events-{OTHER}"]
+    assert max(map(len, names)) - len("dev") + 20 <= 64, "a name of 20 characters has to fit"
+    whole, home, other = (az.parameters(number) for number in range(3))
+    assert whole["sources"] == [home["sources"][0], other["sources"][0], *home["sources"][1:]]
+    assert (home["topicSubscriptions"], other["topicSubscriptions"]) == ([], [OTHER])
+    assert f"/subscriptions/{OTHER}" not in capsys.readouterr().out
+
+
+def test_a_subscription_whose_topics_can_not_be_listed_keeps_nobody_from_the_others(az: FakeCli) -> None:
+    """Somebody else's vault in the ledger, which whoever runs this may read and nothing beside it."""
+    no = {"error": "ERROR: (MissingSubscriptionRegistration) The subscription is not registered to use namespace 'x'"}
+    hidden = VAULT.replace(HOME, "33333333-3333-4333-8333-333333333333")
+    ledger = {"json": {"items": [{"vaultId": hidden}]}}
+    lists = [(["system-topic list", one], no) for one in (OTHER, "33333333-3333-4333-8333-333333333333")]
+
+    with pytest.raises(Unusable, match=f"(?s)/subscriptions/{OTHER}: .*az provider register.*/subscriptions/33333333"):
+        subscribe(az.answers(*lists, *azure(ledger=ledger)), DEPLOYMENT, ledger_needed=True, pauses=())
+
+    assert [one["source"] for one in az.parameters()["sources"]] == [f"/subscriptions/{HOME}", VAULT]
+
+
+def test_a_deployment_to_one_subscription_that_is_refused_is_tried_once(az: FakeCli) -> None:
+    alone = replace(DEPLOYMENT, subscriptions=(HOME,))
+    cli = az.answers((["deployment sub create"], {"error": "ERROR: AADSTS700082: expired"}), *azure())
+
+    with pytest.raises(CliError, match="AADSTS700082"):
+        subscribe(cli, alone, ledger_needed=True, pauses=())
+
+    assert len(az.calls("deployment sub create")) == 1
 
 
 REFUSED = {"error": "You do not have the required permissions needed to perform this operation."}
@@ -393,7 +500,7 @@ def test_the_hook_reads_a_deployment_by_its_name(az: FakeCli) -> None:
     assert len(az.parameters()["sources"]) == 4
 
 
-@pytest.mark.parametrize("script", ["postdeploy.py", "redeliver.py"])
+@pytest.mark.parametrize("script", ["postdeploy.py", "predown.py", "redeliver.py"])
 def test_a_command_without_a_deployment_says_so(az: FakeCli, script: str) -> None:
     az.answers()
 
@@ -440,6 +547,82 @@ def test_a_question_of_the_azure_cli_finds_nobody_to_wait_for(az: FakeCli) -> No
     cli = az.answers((["account"], {"reads": True, "json": {}}))
 
     assert cli.ask("account", "show") == {}
+
+
+# before everything is deleted
+
+
+def deployed(*ids: str, at: str = "2026-11-20T07:00:00.000000+00:00", **more: Any) -> dict[str, Any]:
+    """A deployment of azd's environment, as the query of the hook shows it."""
+    return {"tags": {"azd-env-name": "dev"}, "state": "Succeeded", "at": at, "ids": [GROUP, *ids], **more}
+
+
+RIGHT = "providers/Microsoft.Authorization/roleAssignments/x"
+ON_VAULT = f"{VAULT}/{RIGHT}"
+IN_SUBSCRIPTION = f"/subscriptions/{HOME}/{RIGHT}"
+
+
+def test_what_lies_in_the_app_s_own_group_alone_may_be_deleted(az: FakeCli) -> None:
+    rows = [deployed(IN_SUBSCRIPTION, VALUES["ENFORCER_STORAGE_ID"].replace("rg-kms", "RG-KMS"))]
+    az.answers((["deployment sub list", HOME], {"json": rows}))
+
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_groups_in_which_the_app_holds_a_right_are_not_deleted_with_it(az: FakeCli) -> None:
+    """azd deletes every group into which the deployment put anything: those of clusters and keys too."""
+    az.answers((["deployment sub list", HOME], {"json": [deployed(IN_SUBSCRIPTION, ON_VAULT)]}))
+
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
+
+    assert done.returncode == 1
+    assert re.search(r"(?s)may delete them whole:\n  rg-keys\n.*Taking it away", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        ([deployed(ON_VAULT), deployed(at="2026-11-21T07:00:00.000000+00:00")], []),
+        ([deployed(), deployed(ON_VAULT, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
+        ([deployed(ON_VAULT), deployed(state="Failed", ids=None, at="2026-11-21T07:00:00.000000+00:00")], ["rg-keys"]),
+        ([deployed(), deployed(ON_VAULT, tags={"azd-env-name": "prod"}), deployed(ON_VAULT, tags=None)], []),
+    ],
+)
+def test_the_last_deployment_that_succeeded_decides(rows: list[dict[str, Any]], others: list[str]) -> None:
+    assert other_groups(DEPLOYMENT, rows) == others
+
+
+def test_nothing_is_deleted_by_what_a_shell_holds_of_another_deployment(az: FakeCli) -> None:
+    """The page on deployment tells to export the outputs; azd may have another environment selected since."""
+    az.answers((["deployment sub list"], {"json": [deployed()]}))
+
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="prod")
+
+    assert done.returncode == 1
+    assert "azd's environment is prod" in done.stderr
+    assert az.calls() == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"json": []},
+        {"text": ""},
+        {"error": "ERROR: Please run 'az login'"},
+        {"json": [deployed(ids=None)]},
+        {"json": [deployed(ids=[IN_SUBSCRIPTION])]},
+    ],
+)
+def test_nothing_is_deleted_where_nobody_can_tell_what_would_be(az: FakeCli, answer: dict[str, Any]) -> None:
+    az.answers((["deployment sub list"], answer))
+
+    done = run("predown.py", az, **VALUES, AZURE_ENV_NAME="dev")
+
+    assert done.returncode == 1
+    assert "not let through" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # dead letters
@@ -522,6 +705,21 @@ def test_what_can_not_be_read_stays_and_the_rest_goes_on(az: FakeCli, capsys: py
     assert unreadable == 1
     assert [call[call.index("--name") + 1] for call in az.calls("blob delete")] == ["good.json"]
     assert "bad.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["@/etc/hostname", "a=@/etc/hostname", "--debug", "\x1b[2J.json"])
+def test_a_blob_whose_name_is_not_event_grid_s_is_never_said_to_the_azure_cli(
+    az: FakeCli, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The Azure CLI reads a file where a value begins with `@`: who writes a blob must not choose one."""
+    good = "EVGT-KMS-CLUSTERS-1/AKS-KMS-ENFORCER-CLUSTERS-X/2026/11/22/7/4f0c2b1e.json"
+    blobs = {name: "[]", good: dead(fixture("cluster-written.cloudevents"))}
+
+    unreadable = redeliver(letters(az, blobs), only_look=False)
+
+    assert unreadable == 1
+    assert [call[call.index("--name") + 1] for call in az.calls("--name")] == [good, good]
+    assert repr(name) in capsys.readouterr().out
 
 
 def test_an_event_that_can_not_be_read_keeps_its_blob_and_holds_back_no_other(

@@ -415,6 +415,21 @@ def test_every_assignment_holds_where_it_should_and_for_whom(one: Resource) -> N
     assert ("condition" in one.body["properties"]) == ("conditionVersion" in one.body["properties"])
 
 
+def test_an_assignment_is_the_same_in_whatever_case_its_vault_or_workspace_was_listed() -> None:
+    """Azure refuses a second assignment of the same role at the same place, under whatever name."""
+    named = {
+        one.body["name"].text
+        for name in ("assign", "grants", "workspace")
+        for one in TEMPLATES[f"app/{name}.bicep"].of_type("Microsoft.Authorization/roleAssignments")
+    }
+
+    assert named == {
+        "guid(resourceGroup().id, principalId, role)",
+        "guid(resourceGroup().id, toLower(vaultName), principalId, role)",
+        "guid(resourceGroup().id, toLower(workspaceName), principalId, roles.logAnalyticsReader)",
+    }
+
+
 def test_outside_its_own_group_the_app_gets_no_built_in_role_but_to_read_logs() -> None:
     outside = {name: TEMPLATES[f"app/{name}.bicep"] for name in ("watch", "assign", "grants", "workspace")}
     assigned = {
@@ -439,9 +454,18 @@ def test_the_custom_roles_are_found_where_they_are_assigned() -> None:
     rights = {call.body["params"]["right"] for _, call, called in callers() if called is assign}
 
     assert rights == set(assign.allowed["right"]) == {"enforce", "ensure", "rotate"}
-    assert {f"guid(subscription().id, environmentName, '{name}')" for name in {"watch", "grants", *rights}} == defined
-    assert "guid(subscription().id, environmentName, right)" in assign.vars["role"].text
-    assert "guid(subscription().id, environmentName, 'grants')" in TEMPLATES["app/grants.bicep"].vars["role"].text
+    one = "guid(subscription().id, toLower(appGroupId), "
+    assert {f"{one}'{name}')" for name in {"watch", "grants", *rights}} == defined
+    assert f"{one}right)" in assign.vars["role"].text
+    assert f"{one}'grants')" in TEMPLATES["app/grants.bicep"].vars["role"].text
+
+
+def test_two_deployments_of_one_name_never_share_a_role() -> None:
+    """The role decides what the app may do: one that only audits must not get what the other enforces with."""
+    calls = [call for _, call, called in callers() if called.file.stem in {"watch", "assign", "grants"}]
+
+    assert len(calls) == 5
+    assert {call.body["params"]["appGroupId"] for call in calls} == {Expr("group.id")}
 
 
 ON_VAULTS_AND_GROUPS = {"rotate": "concat(rotateVaults, rotateGroups)", "grants": "concat(grantVaults, grantGroups)"}
@@ -453,7 +477,10 @@ def test_each_right_is_given_where_its_lists_say_and_nowhere_else() -> None:
     everywhere = {**ON_VAULTS_AND_GROUPS, "updates": "enforceGroups", "ensure": "ensureGroups"}
 
     assert {name: calls[name].over.text for name in everywhere} == everywhere
-    assert {calls[name].body["scope"].text for name in (*everywhere, "workspaces")} == {here}
+    assert {calls[name].body["scope"].text for name in (*ON_VAULTS_AND_GROUPS, "workspaces")} == {here}
+    # The id of a cluster must not give a right on all that is in its group.
+    exactly = "resourceGroup(split(id, '/')[2], join(skip(split(id, '/'), 4), '/'))"
+    assert {calls[name].body["scope"].text for name in ("updates", "ensure")} == {exactly}
     # A slash too many at the end of a vault's id must not make its whole group of it.
     vaults = {calls[name].body["params"]["vaultName"].text for name in ON_VAULTS_AND_GROUPS}
     assert vaults == {"join(take(skip(split(id, '/'), 8), 1), '')"}
@@ -619,11 +646,16 @@ def azure_yaml() -> dict[str, Any]:
 
 def test_azd_finds_the_app_and_the_hooks() -> None:
     (service,) = azure_yaml()["services"].values()
-    hooks = [service["hooks"]["prepackage"]["run"], azure_yaml()["hooks"]["postdeploy"]["run"]]
+    hooks = [service["hooks"]["prepackage"]["run"], *(one["run"] for one in azure_yaml()["hooks"].values())]
 
     assert f"'azd-service-name': '{next(iter(azure_yaml()['services']))}'" in TEMPLATES["app/function.bicep"].text
     assert (service["project"], service["language"], service["host"]) == (".", "python", "function")
     assert [hook for hook in hooks if not (ROOT / hook).is_file()] == []
+
+
+def test_azd_deletes_nothing_before_it_is_known_what_else_would_go() -> None:
+    """A service's hook would run for `azd deploy` too, and one that may fail would keep nothing back."""
+    assert azure_yaml()["hooks"]["predown"] == {"run": "./infra/hooks/predown.py", "continueOnError": False}
 
 
 def test_azd_installs_nothing_for_the_hooks() -> None:

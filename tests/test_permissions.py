@@ -91,6 +91,12 @@ def test_the_case_of_a_document_s_names_does_not_matter() -> None:
         assert (found, unknown) == ({WRITE, RightNeeded("ownSubnet", JOIN, SUBNET)}, set())
 
 
+def test_a_slash_at_the_end_of_a_reference_hides_nothing() -> None:
+    found, unknown = needs(cluster(agentPoolProfiles=[{"vnetSubnetID": f"{SUBNET}/"}]))
+
+    assert (found, unknown) == ({WRITE, RightNeeded("ownSubnet", JOIN, SUBNET)}, set())
+
+
 def test_what_is_aks_own_or_read_only_needs_nothing() -> None:
     node_group = f"{SUBSCRIPTION}/resourcegroups/mc_RG-apps_aks_westeurope"
     kubelet = f"{node_group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/aks-agentpool"

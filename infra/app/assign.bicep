@@ -1,6 +1,6 @@
 // The app holds one of its custom roles on this vault, or in this whole resource group.
-@description('The name of the deployment.')
-param environmentName string
+@description('The resource id of the group of the app: what sets its roles apart from those of another deployment.')
+param appGroupId string
 
 @description('The object id of the app identity.')
 param principalId string
@@ -14,7 +14,7 @@ param vaultName string = ''
 
 var role = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
-  guid(subscription().id, environmentName, right)
+  guid(subscription().id, toLower(appGroupId), right)
 )
 
 resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
@@ -22,7 +22,7 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
 }
 
 resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(vaultName)) {
-  name: guid(resourceGroup().id, vaultName, principalId, role)
+  name: guid(resourceGroup().id, toLower(vaultName), principalId, role)
   scope: vault
   properties: {
     principalId: principalId

@@ -1,6 +1,6 @@
 // The app may give two roles on this vault, or on the vaults of this group: to service principals, never to itself.
-@description('The name of the deployment.')
-param environmentName string
+@description('The resource id of the group of the app: what sets its roles apart from those of another deployment.')
+param appGroupId string
 
 @description('The object id of the app identity.')
 param principalId string
@@ -26,7 +26,7 @@ var condition = '((!(ActionMatches{\'Microsoft.Authorization/roleAssignments/wri
 
 var role = subscriptionResourceId(
   'Microsoft.Authorization/roleDefinitions',
-  guid(subscription().id, environmentName, 'grants')
+  guid(subscription().id, toLower(appGroupId), 'grants')
 )
 
 resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
@@ -34,7 +34,7 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
 }
 
 resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(vaultName)) {
-  name: guid(resourceGroup().id, vaultName, principalId, role)
+  name: guid(resourceGroup().id, toLower(vaultName), principalId, role)
   scope: vault
   properties: {
     principalId: principalId

@@ -5,6 +5,9 @@ targetScope = 'subscription'
 @description('The name of the deployment.')
 param environmentName string
 
+@description('The resource id of the group of the app: what sets its roles apart from those of another deployment.')
+param appGroupId string
+
 @description('The object id of the app identity.')
 param principalId string
 
@@ -40,9 +43,10 @@ var changes = union(enforce ? updates : [], runCommand ? permissions.runCommand 
 var readsOfUpdates = enforce ? filter(permissions.enforce, action => endsWith(action, '/read')) : []
 var label = '${environmentName}, ${subscription().subscriptionId}'
 
-// Names of roles are unique in a tenant, and this one is made in each subscription.
+// Names of roles are unique in a tenant, and this one is made in each subscription. Azure refuses a second deployment of
+// the same name: it must never decide what the first may do.
 resource watcher 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(subscription().id, environmentName, 'watch')
+  name: guid(subscription().id, toLower(appGroupId), 'watch')
   properties: {
     roleName: 'AKS KMS Enforcer (${label})'
     description: 'What the app may do with clusters, vaults and keys of this subscription.'
@@ -68,7 +72,7 @@ resource watching 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 
 // A role has to hold something: with the switch off it reads what the app may read anyway.
 resource updater 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(subscription().id, environmentName, 'enforce')
+  name: guid(subscription().id, toLower(appGroupId), 'enforce')
   properties: {
     roleName: 'AKS KMS Enforcer, updates (${label})'
     description: 'What the app may change in the groups that enforceGroups lists.'
@@ -79,7 +83,7 @@ resource updater 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource maker 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(subscription().id, environmentName, 'ensure')
+  name: guid(subscription().id, toLower(appGroupId), 'ensure')
   properties: {
     roleName: 'AKS KMS Enforcer, prerequisites (${label})'
     description: 'What the app may make in the groups that ensureGroups lists.'
@@ -90,7 +94,7 @@ resource maker 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource rotator 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(subscription().id, environmentName, 'rotate')
+  name: guid(subscription().id, toLower(appGroupId), 'rotate')
   properties: {
     roleName: 'AKS KMS Enforcer, rotations (${label})'
     description: 'Which keys the app may rotate when it is told to: those of the vaults that rotateVaults and rotateGroups list.'
@@ -101,7 +105,7 @@ resource rotator 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource granter 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(subscription().id, environmentName, 'grants')
+  name: guid(subscription().id, toLower(appGroupId), 'grants')
   properties: {
     roleName: 'AKS KMS Enforcer, grants (${label})'
     description: 'Assigned under a condition alone: two roles on keys and vaults, for service principals but the app.'

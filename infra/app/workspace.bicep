@@ -14,7 +14,7 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' existin
 }
 
 resource reading 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(workspace.id, principalId, roles.logAnalyticsReader)
+  name: guid(resourceGroup().id, toLower(workspaceName), principalId, roles.logAnalyticsReader)
   scope: workspace
   properties: {
     principalId: principalId

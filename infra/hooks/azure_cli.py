@@ -21,6 +21,7 @@ _OTHER_SUBSCRIPTION = (
     "A deployment is looked for in the subscription that az has selected: `az account set --subscription ...`; "
     "`az deployment sub list --query [].name` lists those that are there."
 )
+_PROVIDER = "Register it there, once: `az provider register --wait --namespace ... --subscription ...`."
 _ADVICE = (
     ("DeploymentNotFound", _OTHER_SUBSCRIPTION),
     ("SubscriptionNotFound", _OTHER_ACCOUNT),
@@ -33,6 +34,7 @@ _ADVICE = (
     ("AuthorizationPermissionMismatch", _RIGHT),
     ("does not have authorization", _RIGHT),
     ("required permissions", _RIGHT),
+    ("MissingSubscriptionRegistration", _PROVIDER),
 )
 """What to do where the Azure CLI says a word and not what to do; the first that fits."""
 
@@ -64,11 +66,12 @@ class Cli:
     def ask(self, *arguments: str) -> Any:
         """Run a command and return the JSON that it prints, None if it prints nothing; CliError with what it says.
 
-        It gets nothing to read: a question that nobody sees would be waited for without end.
+        It gets nothing to read: a question that nobody sees would be waited for without end. What it prints may be in
+        the console's encoding, such as a tag with an umlaut on Windows: ids are plain ASCII.
         """
         command = [self.path, *arguments, "--output", "json"]
         done = subprocess.run(  # noqa: S603  no shell; the program was looked up
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
         if done.returncode != 0:
             said = done.stderr.strip() or done.stdout.strip()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ PAUSES = (5, 10, 20, 30, 30, 30, 60, 60, 60, 60, 60)
 """Seconds between looks for the functions: seven minutes in all."""
 
 LEDGER_TABLE, KEY_ROW = "rotations", "k"
+
+VAULT = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourcegroups/[\w.()-]+/providers/microsoft\.keyvault/vaults/[a-z0-9-]+"
+)
+"""What else a row of the ledger holds is not for the Azure CLI, which reads a file where a value begins with `@`."""
+
+TOPIC_TYPES = frozenset({"microsoft.resources.subscriptions", "microsoft.keyvault.vaults"})
+"""What the topics of events.bicep are of. A source may have others: that of Azure Policy is a subscription, too."""
 
 
 class Unusable(Exception):
@@ -76,7 +85,8 @@ def plan(deployment: Deployment, vaults: Mapping[str, str], topics: Iterable[Top
     """Plan one topic for each watched subscription and each vault (its id and region). Pure.
 
     Azure allows one system topic a source, so one that is there is reused as it is: it may serve others too. If it is
-    somebody else's and lacks the identity that writes dead letters, its source is left out.
+    somebody else's and lacks the identity that writes dead letters, its source is left out. Source: Event Grid docs,
+    enable-identity-system-topics: a topic, that of a subscription too, takes two user-assigned identities at most.
     """
     there = {topic.source.lower(): topic for topic in topics}
     wanted = [("clusters", f"/subscriptions/{one}", "global") for one in deployment.subscriptions]
@@ -100,7 +110,8 @@ def _source(deployment: Deployment, there: Mapping[str, Topic], kind: str, sourc
         return Source(kind, source, own, region, existing=False)
     return (
         f"{source}: the system topic {found.id} is there already, and Azure allows one. Give it the user-assigned "
-        f"identity {deployment.topic_identity_id} beside what it has"
+        f"identity {deployment.topic_identity_id} beside what it has. It takes two such at most: leave it what "
+        "others deliver with"
     )
 
 
@@ -153,7 +164,10 @@ def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], 
     found: dict[str, str] = {}
     gone: list[str] = []
     unreadable: list[str] = []
-    for vault in sorted({one.lower() for one in vaults}):
+    for vault in sorted({one.lower().rstrip("/") for one in vaults}):
+        if not VAULT.fullmatch(vault):
+            unreadable.append(f"{vault!r}: is no vault's id")
+            continue
         try:
             found[vault] = str(az.ask("resource", "show", "--ids", vault)["location"])
         except CliError as error:
@@ -164,22 +178,64 @@ def regions(az: Cli, vaults: Iterable[str]) -> tuple[dict[str, str], list[str], 
     return found, gone, unreadable
 
 
-def system_topics(az: Cli, subscriptions: Iterable[str]) -> list[Topic]:
-    """List the system topics of these subscriptions."""
-    rows = [
-        row
-        for subscription in sorted(set(subscriptions))
-        for row in az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
-    ]
-    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in rows]
+def system_topics(az: Cli, subscriptions: Iterable[str]) -> tuple[list[Topic], dict[str, str]]:
+    """List the system topics of these subscriptions that can tell what is asked for; why those of some can't be."""
+    rows: list[Mapping[str, Any]] = []
+    refused: dict[str, str] = {}
+    for subscription in sorted(set(subscriptions)):
+        try:
+            rows += az.ask("eventgrid", "system-topic", "list", "--subscription", subscription) or ()
+        except CliError as error:
+            refused[subscription] = str(error)
+    wanted = [row for row in rows if str(row.get("topicType")).lower() in TOPIC_TYPES]
+    return [Topic(row["id"], row["source"], _identities(row.get("identity"))) for row in wanted], refused
 
 
 def _identities(identity: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name.lower() for name in (identity or {}).get("userAssignedIdentities") or {})
 
 
-def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
-    """Deploy events.bicep."""
+def deploy(az: Cli, deployment: Deployment, planned: Plan) -> list[Plan]:
+    """Deploy events.bicep; what of the plan was not, each part with its reason.
+
+    Azure refuses a deployment whole where whoever runs this may not write in one of its groups. So, if all of it is
+    refused, the sources of each subscription are tried by themselves.
+    """
+    name = f"{deployment.name}-events"
+    try:
+        _deploy(az, deployment, planned, name)
+    except CliError:
+        parts = by_subscription(planned)
+        if len(parts) < 2:
+            raise
+        return [
+            replace(part, left_out=(f"{subscription}: {why}",))
+            for subscription, part in parts.items()
+            if (why := _refused(az, deployment, part, f"{name}-{subscription}"))
+        ]
+    return []
+
+
+def by_subscription(planned: Plan) -> dict[str, Plan]:
+    """Split a plan by the subscriptions that its topics lie in. Pure."""
+    parts: dict[str, Plan] = {}
+    for source in planned.sources:
+        where = source.topic.split("/")[2].lower()
+        part = parts.get(where, Plan((), tuple(one for one in planned.topic_subscriptions if one == where)))
+        parts[where] = replace(part, sources=(*part.sources, source))
+    return parts
+
+
+def _refused(az: Cli, deployment: Deployment, part: Plan, name: str) -> str:
+    """Deploy a part; why it could not be, empty if it was."""
+    try:
+        _deploy(az, deployment, part, name)
+    except CliError as error:
+        return str(error)
+    return ""
+
+
+def _deploy(az: Cli, deployment: Deployment, planned: Plan, name: str) -> None:
     values = {
         "environmentName": deployment.name,
         "location": deployment.location,
@@ -197,7 +253,7 @@ def deploy(az: Cli, deployment: Deployment, planned: Plan) -> None:
         file = Path(folder) / "events.parameters.json"
         file.write_text(json.dumps(_parameters(values)), encoding="utf-8")
         what = ("--template-file", str(TEMPLATE), "--parameters", f"@{file}")
-        az.ask("deployment", "sub", "create", "--name", f"{deployment.name}-events", *where, *what)
+        az.ask("deployment", "sub", "create", "--name", name, *where, *what)
 
 
 def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,12 +279,17 @@ def subscribe(az: Cli, deployment: Deployment, *, ledger_needed: bool, pauses: S
     located, gone, unreadable = regions(az, vaults)
     for vault in gone:
         print(f"Left out, it does not exist: {vault}")
-    topics = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
-    planned = plan(deployment, located, topics)
-    deploy(az, deployment, planned)
+    topics, unlisted = system_topics(az, (*deployment.subscriptions, *(vault.split("/")[2] for vault in located)))
+    watched = tuple(one for one in deployment.subscriptions if one not in unlisted)
+    vaults_to_ask = {vault: region for vault, region in located.items() if vault.split("/")[2] not in unlisted}
+    planned = plan(replace(deployment, subscriptions=watched), vaults_to_ask, topics)
+    refused = deploy(az, deployment, planned)
+    not_there = {one for part in refused for one in part.sources}
     for one in planned.sources:
-        print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
-    left_out = [*unreadable, *planned.left_out]
+        if one not in not_there:
+            print(f"{one.kind:<8} {one.source}{'  (existing topic)' if one.existing else ''}")
+    left_out = [*unreadable, *(f"/subscriptions/{one}: {why}" for one, why in unlisted.items())]
+    left_out += [*planned.left_out, *(why for part in refused for why in part.left_out)]
     if left_out:
         raise Unusable("Not listened to:\n" + "\n".join(left_out))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from infra.hooks.deployment import Deployment, NotDeployed  # noqa: E402  it is 
 from shared.errors import Malformed  # noqa: E402  it is run by its path
 from shared.events import Event, cluster_request, key_request  # noqa: E402  it is run by its path
 from shared.queues import CLUSTERS, KEYS  # noqa: E402  it is run by its path
+
+NAME = re.compile(r"[\w./][\w./-]*", re.ASCII)
+"""As Event Grid names a blob. Another the Azure CLI may take for an option, or for a file to read: `@name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ class DeadLetters:
         return [row["name"] for row in rows]
 
     def read(self, name: str) -> str:
-        """Read a blob; Malformed if it is no text."""
+        """Read a blob; Malformed if it is no text, or none of Event Grid's."""
+        if not NAME.fullmatch(name):
+            raise Malformed("its name is none that Event Grid gives")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "blob.json"
             self.az.ask("storage", "blob", "download", *self._where, "--name", name, "--file", str(file))
@@ -116,8 +122,8 @@ def redeliver(letters: DeadLetters, *, only_look: bool) -> int:
         except Malformed as error:
             found, faults = [], [str(error)]
         for fault in faults:
-            print(f"can't be read, left there: {name}: {fault}")
-        print(f"{len(found)} to hand over: {name}")
+            print(f"can't be read, left there: {name!r}: {fault}")
+        print(f"{len(found)} to hand over: {name!r}")
         unreadable += 1 if faults else 0
         for message in found if not only_look else ():
             letters.put(message)
