@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -910,6 +911,30 @@ def test_the_commands_run_as_a_module() -> None:
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "1. default: every cluster: platform-managed keys; audited, nothing is changed\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [(["check", "policy.yaml"], 1), (["schema"], 0)], ids=["check", "schema"]
+)
+def test_who_stops_reading_early_changes_nothing_about_the_verdict(
+    command: list[str], status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.yaml").write_text(EVERY_KIND, encoding="utf-8")
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ran = subprocess.run(  # noqa: S603  this Python
+        [sys.executable, "-m", "shared.policy", *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+
+    assert (ran.returncode, ran.stderr) == (status, "")
 
 
 # the schema
