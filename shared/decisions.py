@@ -73,7 +73,8 @@ class Change:
     def rotates(self) -> bool:
         """Whether it only names another version of a legacy cluster's key."""
         legacy = KeyManagement.LEGACY
-        return self.before.key_management is legacy and self.after.key_management is legacy
+        stays = self.before.key_management is legacy and self.after.key_management is legacy
+        return stays and self.identity is None
 
     def is_in(self, cluster: Cluster) -> bool:
         """Return whether the cluster's document shows what this change asks for."""

@@ -252,24 +252,25 @@ class Reconciler:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
         The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
-        cluster whose own version is gone stays as it is: any move would have to read its secrets first.
+        cluster whose own version is gone stays as it is, and so does what a move would need: any move would have to
+        read its secrets first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
-        change = decision.change
-        if not isinstance(change, Change) or change.identity is not None or decision.action is not Action.WRITE:
+        change, held = decision.change, cluster.encryption.key
+        if decision.action not in {Action.ENSURE, Action.WRITE} or assignment.mode is not Mode.ENFORCE:
             return decision, None
-        held, named = change.before.key, change.after.key
-        if held is None or held.version is None or assignment.mode is not Mode.ENFORCE:
+        if held is None or held.version is None:
             return decision, None
+        named = change.after.key if isinstance(change, Change) and change.rotates else None
         vault, about, unfit = await self.usage.vault_of(held.key), held, None
-        if change.rotates and named is not None:
+        if named is not None:
             about, unfit = named, Reason.VAULT_UNREADABLE
             unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
         if unfit is None and vault is not None:
             about, unfit = held, await self.surveyor.held_obstacle(vault, held)
         if unfit is None:
             return decision, None
-        reasons = (Reason.ROTATION_DUE,) if change.rotates else decision.reasons
+        reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
         subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 

@@ -521,6 +521,32 @@ async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_m
     assert on.writes() == 0
 
 
+@pytest.mark.parametrize("change", [False, True], ids=["its-own-identity", "another-identity"])
+async def test_nothing_is_prepared_for_a_cluster_whose_own_version_is_gone(
+    azure: Azure, account: Account, opened: AsyncExitStack, *, change: bool
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    azure.keyvault.delete_key(on.key)
+    del on.vault.deleted_keys[on.key.name]
+    on.later()
+    azure.keyvault.add_key(on.vault, on.key.name)
+    azure.access.assignments.clear()
+    target = MOVES_TO_ITS_KEY.replace("VAULT", on.vault.id).replace("}", ", prerequisites: ensure}")
+    if change:
+        identity = azure.identities.add("id-kms").id
+        on.cluster.document["identity"] = {"type": "SystemAssigned", "principalId": "p", "tenantId": "t"}
+        target = target.replace("}", f", identity: {identity}, allowIdentityChange: true}}")
+    moving = policy("report").replace("{keyManagement: platform-managed}", target)
+    app = await opened.enter_async_context(product(account, moving))
+    before = len(azure.journal.writes())
+
+    told = await app.look(on.cluster, now=on.now)
+
+    assert told is not None
+    assert (told.action, told.reasons[0]) == (Action.REPORT, Reason.VERSION_MISSING)
+    assert len(azure.journal.writes()) == before
+
+
 # what an old version is needed for
 
 
