@@ -35,6 +35,8 @@ OPERATION_DEADLINE = timedelta(minutes=90)
 VISIBILITY_DEADLINE = timedelta(minutes=15)
 """How long after a write event its cluster may still be invisible."""
 
+SECOND_ROLE_DEADLINE = timedelta(minutes=15)
+"""How long the second role is tried for while its grant gets no clear answer: a warning must not cost hours."""
 
 DEADLINES = {
     Reason.BUSY: timedelta(hours=6),
@@ -416,14 +418,17 @@ def lacks_access(facts: Facts, assignment: Assignment, _now: datetime) -> Decisi
 
 def lacks_second_role(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
     """The documents disagree on which role stands beside Crypto User, so a missing one stops nobody: only `ensure`
-    grants it, and where that is refused the write goes on without, as `check` would.
+    grants it, and where that is refused, or in vain for too long, the write goes on without, as `check` would.
 
     Source: AKS docs, kms-data-encryption; migrate-key-management-service-platform-managed-key-customer-managed-key.
     """
     if facts.prerequisites is None or Reason.READER_MISSING not in warnings(facts.prerequisites):
         return None
-    refused = facts.reader_refused
-    if refused is not None and refused.etag == facts.cluster.etag and now - refused.at < BLOCKED_FOR:
+    refused, in_vain, etag = facts.reader_refused, facts.refusal, facts.cluster.etag
+    if refused is not None and refused.etag == etag and now - refused.at < BLOCKED_FOR:
+        return None
+    conflicts = in_vain is not None and in_vain.reason is Reason.CONFLICT and in_vain.etag == etag
+    if in_vain is not None and conflicts and now - in_vain.since >= SECOND_ROLE_DEADLINE:
         return None
     decision = _mend(Reason.READER_MISSING, facts, assignment)
     return decision if decision.action is Action.ENSURE else None

@@ -948,6 +948,28 @@ async def test_a_second_role_that_was_refused_is_not_asked_for_with_each_try_of_
     assert walk.writes() == []
 
 
+async def test_a_second_role_whose_grant_gets_no_clear_answer_keeps_nothing_back_for_long(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+    azure.permissions.allow(GRANT)
+    azure.faults.fail_next(*GRANT_PUT, 500, code="InternalServerError", message="", times=1000)
+    began = walk.now
+
+    await walk.look(cluster)
+    updating = await walk.until(Reason.UPDATING, cluster)
+    tries = len(azure.journal.matching(*GRANT_PUT))
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    assert updating.claim is not None
+    assert timedelta(minutes=15) <= updating.claim.claimed_at - began < timedelta(minutes=20)
+    assert updating.reasons == (Reason.UPDATING, Reason.READER_MISSING)
+    assert 1 < tries == len(azure.journal.matching(*GRANT_PUT))
+    assert walk.writes() == ["aks-1"]
+    await walk.assert_nothing_is_held(cluster)
+    await walk.assert_nothing_more_is_written(cluster)
+
+
 async def test_an_update_that_met_a_conflict_before_its_window_closed_is_made_when_it_opens_again(
     azure: Azure, account: Account
 ) -> None:
