@@ -409,11 +409,17 @@ def changes_identity(facts: Facts, assignment: Assignment, _now: datetime) -> De
 
 
 def lacks_access(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
-    """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks."""
-    if facts.prerequisites is None:
+    """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks.
+    So what can't be told is a warning of the former, and stands in the way of the latter.
+    """
+    found = facts.prerequisites
+    if found is None:
         return None
-    reason = access_obstacle(facts.prerequisites)
-    return _mend(reason, facts, assignment) if reason is not None else None
+    reason = access_obstacle(found)
+    if reason is not None:
+        return _mend(reason, facts, assignment)
+    unchecked = Reason.ACCESS_UNKNOWN in warnings(found) and found.network_access is NetworkAccess.PRIVATE
+    return _report(Reason.ACCESS_UNKNOWN) if unchecked else None
 
 
 def lacks_second_role(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
