@@ -209,7 +209,7 @@ class Reconciler:
         seen = self._tried_anew(replace(seen, rewrite=record.rewrite_of(cluster)), request, assignment)
         facts = await self._facts(cluster, seen, now)
         try:
-            facts, decision = await self._look_closer(facts, assignment, now)
+            facts, decision = await self._look_closer(facts, assignment, now, afresh=request.by_an_operator)
             decision, about = await self._look_at_version(cluster, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
@@ -274,17 +274,19 @@ class Reconciler:
         subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
-    async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
-        """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
+    async def _look_closer(
+        self, facts: Facts, assignment: Assignment, now: datetime, *, afresh: bool
+    ) -> tuple[Facts, Decision]:
+        """Decide; look at the prerequisites if the decision needs it, and once more before one is put in place."""
         decision = decide(facts, assignment, now)
         if decision.reason is Reason.ROTATION_UNKNOWN:
             return facts, replace(decision, action=Action.WAIT)  # the key was asked for a look when it was first seen
         if decision.action is Action.LOOK_CLOSER:
-            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now, afresh=afresh))
             decision = decide(facts, assignment, now)
         if decision.action is Action.ENSURE and assignment.mode is Mode.ENFORCE:
             self.surveyor.forget()
-            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now, afresh=afresh))
             decision = decide(facts, assignment, now)
         return facts, decision
 
@@ -313,7 +315,7 @@ class Reconciler:
         young, seen = is_propagating(facts.prerequisites, now), replace(seen, set_back=facts.set_back)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
-    async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
+    async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime, *, afresh: bool) -> Prerequisites:
         """Look at what the target needs. A system-assigned identity is not asked about: it will be the target's."""
         target, vault = assignment.target, vault_of(cluster, assignment)
         if target is None or target.key is None or vault is None:
@@ -327,6 +329,7 @@ class Reconciler:
             identity=target.identity if changes else None,
             subscription=cluster.id.subscription,
             now=now,
+            afresh=afresh,
         )
 
     async def _write(

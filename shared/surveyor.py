@@ -56,13 +56,15 @@ class Surveyor:
         identity: str | None = None,
         subscription: str,
         now: datetime,
+        afresh: bool = False,
     ) -> Prerequisites:
         """Look at a vault, a key in it, and what a cluster's identity may do with it; no principal, no access.
 
-        `identity` is the resource id of one that is to be there; None asks for none.
+        `identity` is the resource id of one that is to be there; None asks for none. `afresh`: an operator asks.
         """
         ground, held = await asyncio.gather(
-            self._once((vault, key), lambda: self._ground(vault, key, now), now), self._held(vault, key, principal, now)
+            self._once((vault, key), lambda: self._ground(vault, key, now, afresh=afresh), now),
+            self._held(vault, key, principal, now),
         )
         access: Access | None = None
         if principal is not None and ground.vault is not None:
@@ -116,14 +118,15 @@ class Surveyor:
         except Unreadable:
             return None
 
-    async def _ground(self, vault: VaultId, key: str, now: datetime) -> _Ground:
+    async def _ground(self, vault: VaultId, key: str, now: datetime, *, afresh: bool) -> _Ground:
         try:
             found, named = await asyncio.gather(self._keyvault.vault(vault), self._keyvault.key(vault, key))
         except Unreadable:
             return _Ground(None, None, unreadable=True)
         if found is None:
             return _Ground(None, None, vault_deleted=await self._keyvault.is_deleted(vault))
-        deleted = named is None and await self._keydata.is_deleted(KeyId(vault.name, key.lower()), now=now)
+        lost = KeyId(vault.name, key.lower())
+        deleted = named is None and await self._keydata.is_deleted(lost, now=now, afresh=afresh)
         return _Ground(found, named, key_deleted=deleted is True)
 
     async def _once[T](self, what: Hashable, ask: Callable[[], Awaitable[T]], now: datetime) -> T:
