@@ -9,6 +9,7 @@ What a crash leaves behind, and who picks it up: docs/architecture.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ from shared.decisions import (
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
+from shared.keys import KeyReference, VaultId
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
@@ -252,8 +254,8 @@ class Reconciler:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
         The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
-        cluster whose own version is gone stays as it is, and so does what a move would need: any move would have to
-        read its secrets first.
+        cluster that lacks a version which its secrets may be written with stays as it is, and so does what a move would
+        need: any move would have to read them first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change, held = decision.change, cluster.encryption.key
@@ -267,12 +269,21 @@ class Reconciler:
             about, unfit = named, Reason.VAULT_UNREADABLE
             unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
         if unfit is None and vault is not None:
-            about, unfit = held, await self.surveyor.held_obstacle(vault, held)
+            needed = [held] if named is not None else await self.usage.needed_by(cluster, now=now)
+            about, unfit = await self._first_lost(vault, needed) or (held, None)
         if unfit is None:
             return decision, None
         reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
         subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
+
+    async def _first_lost(self, vault: VaultId, needed: Sequence[KeyReference]) -> tuple[KeyReference, Reason] | None:
+        """Return the first of these versions with which nothing can be read, and why; None if there is none."""
+        for version in needed:
+            lost = await self.surveyor.held_obstacle(vault, version)
+            if lost is not None:
+                return version, lost
+        return None
 
     async def _look_closer(
         self, facts: Facts, assignment: Assignment, now: datetime, *, afresh: bool

@@ -521,6 +521,34 @@ async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_m
     assert on.writes() == 0
 
 
+@pytest.mark.parametrize("target", ["{keyManagement: platform-managed, migrate: true}", MOVES_TO_ITS_KEY])
+async def test_a_cluster_whose_previous_version_is_disabled_is_moved_once_it_is_enabled(
+    azure: Azure, account: Account, opened: AsyncExitStack, target: str
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    first, second = on.named, on.rotate()
+    await on.inspect()
+    on.name_newest(on.key)
+    on.later(OPERATION)
+    await on.settle()
+    on.key.versions[first].enabled = False
+    await on.inspect()
+    moving = policy("report").replace("{keyManagement: platform-managed}", target.replace("VAULT", on.vault.id))
+    app = await opened.enter_async_context(product(account, moving))
+    before = on.writes()
+
+    told = await app.look(on.cluster, now=on.now)
+    on.key.versions[first].enabled = True
+    moved = await replace(on, app=app).settle()
+
+    assert told is not None
+    assert (told.action, told.reasons[:2]) == (Action.REPORT, (Reason.VERSION_DISABLED, Reason.TO_MIGRATE))
+    assert told.fix is not None
+    assert f"--version {first} --enabled true" in (told.fix.command or "")
+    assert first != second
+    assert (moved.reasons, on.readable(), on.writes()) == ((Reason.AS_ASKED,), True, before + 1)
+
+
 @pytest.mark.parametrize("change", [False, True], ids=["its-own-identity", "another-identity"])
 async def test_nothing_is_prepared_for_a_cluster_whose_own_version_is_gone(
     azure: Azure, account: Account, opened: AsyncExitStack, *, change: bool
