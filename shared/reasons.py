@@ -121,7 +121,7 @@ class Reason(StrEnum):
     VAULT_WITHOUT_BYPASS = "vault-without-bypass"
     """The vault is closed, to Azure's trusted services too."""
     KEY_MISSING = "key-missing"
-    """The vault has no key of the target's name."""
+    """The vault has no key of the name that the target asks for, or that the cluster uses."""
     KEY_DELETED = "key-deleted"
     """The target's key is soft-deleted."""
     KEY_DISABLED = "key-disabled"

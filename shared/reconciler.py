@@ -253,15 +253,15 @@ class Reconciler:
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
-        cluster that lacks a version which its secrets may be written with stays as it is, and so does what a move would
-        need: any move would have to read them first.
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
+        whose secrets may be written with a key or version that is lost stays as it is, and nothing is made for a move:
+        any move would have to read them first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change, held = decision.change, cluster.encryption.key
         if decision.action not in {Action.ENSURE, Action.WRITE} or assignment.mode is not Mode.ENFORCE:
             return decision, None
-        if held is None or held.version is None:
+        if held is None:
             return decision, None
         named = change.after.key if isinstance(change, Change) and change.rotates else None
         vault, about, unfit = await self.usage.vault_of(held.key), held, None

@@ -90,16 +90,19 @@ class Surveyor:
             return Reason.VAULT_UNREADABLE
 
     async def held_obstacle(self, vault: VaultId, held: KeyReference) -> Reason | None:
-        """Look afresh at the version that a legacy cluster's secrets are read with; return why they can't be. None if
-        they can, or if nobody can tell.
+        """Look afresh at what a cluster's secrets are read with, a version or a key; return why they can't be.
+
+        None if they can, or if nobody can tell.
         """
         try:
-            return held_obstacle(await self._version(vault, held))
+            return held_obstacle(await self._version(vault, held), versioned=held.version is not None)
         except Unreadable:
             return None
 
     async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
-        return await self._keyvault.version(vault, named.key.name, named.version or "")
+        if named.version is None:
+            return await self._keyvault.key(vault, named.key.name)
+        return await self._keyvault.version(vault, named.key.name, named.version)
 
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""

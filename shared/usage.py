@@ -78,12 +78,13 @@ class Usage:
         return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
 
     async def needed_by(self, cluster: Cluster, *, now: datetime) -> tuple[KeyReference, ...]:
-        """Return the versions of its key that a legacy cluster may read secrets with: the one that it names, then those
-        before it, as far as is known.
+        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that.
+
+        As far as is known: nobody knows what it used before it was first seen.
         """
         reference = cluster.encryption.key
         if reference is None or reference.version is None:
-            return ()
+            return () if reference is None else (reference,)
         books, me = await self._books(reference.key), (cluster.id, cluster.resource_uid or "-")
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == me), None)
         if mine is None:
