@@ -89,13 +89,11 @@ class Usage:
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == me), None)
         if mine is None:
             return (reference,)
-        its = [one for one in books.adoptions if (one.cluster, one.resource_uid) == me]
+        its = {one.version: one for one in books.adoptions if (one.cluster, one.resource_uid) == me}
         order = [one.version for one in books.versions]
-        found = needs(replace(mine, version=reference.version), its, books.versions, order, now)
-        before = [
-            version for version, need in found.items() if need.why in _STILL_READ and version != reference.version
-        ]
-        return (reference, *(replace(reference, version=version) for version in before))
+        found = needs(replace(mine, version=reference.version), [*its.values()], books.versions, order, now)
+        before = [version for version, need in found.items() if version in its and need.why in _STILL_READ]
+        return (reference, *(replace(reference, version=one) for one in before if one != reference.version))
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
         """Return where a key lies; None if the app has never been able to read it."""
