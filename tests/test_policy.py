@@ -568,6 +568,7 @@ def test_a_target_that_does_not_fit_its_key_names_its_fault(said: dict[str, obje
         pytest.param({"networkAccess": "public"}, id="network-access"),
         pytest.param({"identity": IDENTITY_ID}, id="identity"),
         pytest.param({"prerequisites": "ensure"}, id="prerequisites"),
+        pytest.param({"allowIdentityChange": True}, id="identity-change"),
     ],
 )
 def test_what_belongs_to_a_key_of_ones_own_is_a_fault_beside_a_platform_managed_one(said: dict[str, object]) -> None:
