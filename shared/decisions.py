@@ -35,6 +35,8 @@ OPERATION_DEADLINE = timedelta(minutes=90)
 VISIBILITY_DEADLINE = timedelta(minutes=15)
 """How long after a write event its cluster may still be invisible."""
 
+SECOND_ROLE_DEADLINE = timedelta(minutes=15)
+"""How long the second role is tried for while its grant gets no clear answer: a warning must not cost hours."""
 
 DEADLINES = {
     Reason.BUSY: timedelta(hours=6),
@@ -73,7 +75,8 @@ class Change:
     def rotates(self) -> bool:
         """Whether it only names another version of a legacy cluster's key."""
         legacy = KeyManagement.LEGACY
-        return self.before.key_management is legacy and self.after.key_management is legacy
+        stays = self.before.key_management is legacy and self.after.key_management is legacy
+        return stays and self.identity is None
 
     def is_in(self, cluster: Cluster) -> bool:
         """Return whether the cluster's document shows what this change asks for."""
@@ -406,23 +409,32 @@ def changes_identity(facts: Facts, assignment: Assignment, _now: datetime) -> De
 
 
 def lacks_access(facts: Facts, assignment: Assignment, _now: datetime) -> Decision | None:
-    """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks."""
-    if facts.prerequisites is None:
+    """AKS checks the permission of a public vault only; of a private one a mistake shows when the API server breaks.
+    So what can't be told is a warning of the former, and stands in the way of the latter.
+    """
+    found = facts.prerequisites
+    if found is None:
         return None
-    reason = access_obstacle(facts.prerequisites)
-    return _mend(reason, facts, assignment) if reason is not None else None
+    reason = access_obstacle(found)
+    if reason is not None:
+        return _mend(reason, facts, assignment)
+    unchecked = Reason.ACCESS_UNKNOWN in warnings(found) and found.network_access is NetworkAccess.PRIVATE
+    return _report(Reason.ACCESS_UNKNOWN) if unchecked else None
 
 
 def lacks_second_role(facts: Facts, assignment: Assignment, now: datetime) -> Decision | None:
     """The documents disagree on which role stands beside Crypto User, so a missing one stops nobody: only `ensure`
-    grants it, and where that is refused the write goes on without, as `check` would.
+    grants it, and where that is refused, or in vain for too long, the write goes on without, as `check` would.
 
     Source: AKS docs, kms-data-encryption; migrate-key-management-service-platform-managed-key-customer-managed-key.
     """
     if facts.prerequisites is None or Reason.READER_MISSING not in warnings(facts.prerequisites):
         return None
-    refused = facts.reader_refused
-    if refused is not None and refused.etag == facts.cluster.etag and now - refused.at < BLOCKED_FOR:
+    refused, in_vain, etag = facts.reader_refused, facts.refusal, facts.cluster.etag
+    if refused is not None and refused.etag == etag and now - refused.at < BLOCKED_FOR:
+        return None
+    conflicts = in_vain is not None and in_vain.reason is Reason.CONFLICT and in_vain.etag == etag
+    if in_vain is not None and conflicts and now - in_vain.since >= SECOND_ROLE_DEADLINE:
         return None
     decision = _mend(Reason.READER_MISSING, facts, assignment)
     return decision if decision.action is Action.ENSURE else None

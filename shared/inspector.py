@@ -22,7 +22,7 @@ from shared.announcements import Announcements
 from shared.calls import some_at_once
 from shared.clusters import ClusterId
 from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
-from shared.events import ClusterRequest, KeyRequest, VaultRequest
+from shared.events import OPERATOR, ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, is_found, out_of_sight, untold
 from shared.keyledger import KeyLedger, user_name
@@ -350,7 +350,7 @@ class Inspector:
         if known.vault_id is None and not known.rotations and not users:
             return ()
         standings = picture(users, adoptions, known.versions, now)
-        facts = await self._facts(known, vault, users, standings, now)
+        facts = await self._facts(known, vault, users, standings, now, afresh=request.asked_by == OPERATOR)
         summary = summary_of(known.versions, users, standings)
         seen = replace(known, last_run=request.run or known.last_run, summary=summary)
         if facts is not None:
@@ -400,6 +400,8 @@ class Inspector:
         users: Sequence[KeyUser],
         standings: Mapping[str, Sequence[Need]],
         now: datetime,
+        *,
+        afresh: bool,
     ) -> KeyFacts | None:
         """Gather what can be known of a key; None where the app may not look, or nobody knows where."""
         if vault_id is None:
@@ -411,18 +413,18 @@ class Inspector:
         except Unreadable:
             return None
         shown = key.rotation_policy if key is not None else None
-        policy = shown or await self.keydata.rotation_policy(known.key, now=now) or known.rotation_policy
+        told = shown or await self.keydata.rotation_policy(known.key, now=now, afresh=afresh)
         return KeyFacts(
             key,
             vault,
             known.versions,
             users,
             standings,
-            rotation_policy=policy,
+            rotation_policy=told or known.rotation_policy,
             access=await self._access(vault, known, users, now) if vault is not None else {},
             announced=await self.announcements.reach(vault_id) if vault is not None else None,
             vault_deleted=vault is None and await self.keyvault.is_deleted(vault_id),
-            key_deleted=key is None and await self.keydata.is_deleted(known.key, now=now) is True,
+            key_deleted=key is None and await self.keydata.is_deleted(known.key, now=now, afresh=afresh) is True,
         )
 
     async def _access(

@@ -25,6 +25,7 @@ from shared.keyrecords import Detection, KeySummary, KnownKey, Rotation, Rotatio
 from shared.keys import KeyId, KeyVersion, RotationPolicy, VaultId
 from shared.rotation import Adoption, How, KeyUser
 from shared.tables import (
+    EPOCH,
     MOST_AT_ONCE,
     PROPERTY_LIMIT,
     Operation,
@@ -324,7 +325,14 @@ class KeyLedger:
 
     async def remember_refusal(self, vault: str, code: str, now: datetime) -> None:
         """Remember that a vault does not let the app in."""
-        row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": now, "code": code}
+        await self._refused(vault, code, now)
+
+    async def forget_refusal(self, vault: str) -> None:
+        """Remember that a vault lets the app in again: its refusal counts as long past."""
+        await self._refused(vault, "", EPOCH)
+
+    async def _refused(self, vault: str, code: str, at: datetime) -> None:
+        row = {"PartitionKey": vault_partition(vault), "RowKey": _REFUSED_ROW, "at": at, "code": code}
         with translated(writing=True):
             await self._tables["rotations"].upsert_entity(guarded(row), mode=UpdateMode.REPLACE)
 

@@ -65,14 +65,15 @@ def version_obstacle(version: Key | None, now: datetime) -> Reason | None:
     return next((answer for answer in answers if answer is not None), None)
 
 
-def held_obstacle(version: Key | None) -> Reason | None:
-    """Return why nothing can be read with the version that a legacy cluster holds; None if it can.
+def held_obstacle(held: Key | None, *, versioned: bool) -> Reason | None:
+    """Return why nothing can be read with what a cluster names, a version or a key; None if it can.
 
     One that has expired still decrypts. Source: Key Vault docs, about-keys-details (date-time controlled operations).
     """
-    if version is None:
-        return Reason.VERSION_MISSING
-    return Reason.VERSION_DISABLED if not version.enabled else None
+    if held is None:
+        return Reason.VERSION_MISSING if versioned else Reason.KEY_MISSING
+    disabled = Reason.VERSION_DISABLED if versioned else Reason.KEY_DISABLED
+    return disabled if not held.enabled else None
 
 
 def access_obstacle(found: Prerequisites) -> Reason | None:

@@ -121,7 +121,7 @@ class Reason(StrEnum):
     VAULT_WITHOUT_BYPASS = "vault-without-bypass"
     """The vault is closed, to Azure's trusted services too."""
     KEY_MISSING = "key-missing"
-    """The vault has no key of the target's name."""
+    """The vault has no key of the name that the target asks for, or that the cluster uses."""
     KEY_DELETED = "key-deleted"
     """The target's key is soft-deleted."""
     KEY_DISABLED = "key-disabled"
@@ -139,7 +139,7 @@ class Reason(StrEnum):
     ACCESS_WRAP_ONLY = "access-wrap-only"
     """The identity may only wrap and unwrap keys, as Key Vault Crypto Service Encryption User does; AKS needs more."""
     ACCESS_UNKNOWN = "access-unknown"
-    """A warning: whether the identity may encrypt and decrypt hangs on a condition, or can't be read."""
+    """Whether the identity may encrypt and decrypt is not known: of a public vault a warning, else it holds up."""
     READER_MISSING = "reader-missing"
     """A warning: the identity may not read the vault itself; the documents name a second role for that."""
     PURGE_PROTECTION_OFF = "purge-protection-off"
@@ -396,7 +396,8 @@ _FIXES = {
         "Grant Key Vault Crypto User: Key Vault Crypto Service Encryption User is not enough.", _GRANT
     ),
     Reason.ACCESS_UNKNOWN: Fix(
-        "Make sure that the identity may encrypt and decrypt: of a private vault nobody checks it before it is used.",
+        "Let the app read role assignments and role definitions, and grant the role without a condition: of a private"
+        " vault nobody else checks it before it is used.",
         _GRANT,
     ),
     Reason.READER_MISSING: Fix(

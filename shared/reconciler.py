@@ -9,6 +9,7 @@ What a crash leaves behind, and who picks it up: docs/architecture.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ from shared.decisions import (
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
 from shared.events import ClusterRequest
+from shared.keys import KeyReference, VaultId
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
@@ -209,7 +211,7 @@ class Reconciler:
         seen = self._tried_anew(replace(seen, rewrite=record.rewrite_of(cluster)), request, assignment)
         facts = await self._facts(cluster, seen, now)
         try:
-            facts, decision = await self._look_closer(facts, assignment, now)
+            facts, decision = await self._look_closer(facts, assignment, now, afresh=request.by_an_operator)
             decision, about = await self._look_at_version(cluster, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
@@ -251,39 +253,51 @@ class Reconciler:
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A legacy
-        cluster whose own version is gone stays as it is: any move would have to read its secrets first.
+        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
+        whose secrets may be written with a key or version that is lost stays as it is, and nothing is made for a move:
+        any move would have to read them first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
-        change = decision.change
-        if not isinstance(change, Change) or change.identity is not None or decision.action is not Action.WRITE:
+        change, held = decision.change, cluster.encryption.key
+        if decision.action not in {Action.ENSURE, Action.WRITE} or assignment.mode is not Mode.ENFORCE:
             return decision, None
-        held, named = change.before.key, change.after.key
-        if held is None or held.version is None or assignment.mode is not Mode.ENFORCE:
+        if held is None:
             return decision, None
+        named = change.after.key if isinstance(change, Change) and change.rotates else None
         vault, about, unfit = await self.usage.vault_of(held.key), held, None
-        if change.rotates and named is not None:
+        if named is not None:
             about, unfit = named, Reason.VAULT_UNREADABLE
             unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
         if unfit is None and vault is not None:
-            about, unfit = held, await self.surveyor.held_obstacle(vault, held)
+            needed = [held] if named is not None else await self.usage.needed_by(cluster, now=now)
+            about, unfit = await self._first_lost(vault, needed) or (held, None)
         if unfit is None:
             return decision, None
-        reasons = (Reason.ROTATION_DUE,) if change.rotates else decision.reasons
+        reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
         subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
-    async def _look_closer(self, facts: Facts, assignment: Assignment, now: datetime) -> tuple[Facts, Decision]:
-        """Decide; look at the prerequisites if the decision needs it, and right before one is put in place, afresh."""
+    async def _first_lost(self, vault: VaultId, needed: Sequence[KeyReference]) -> tuple[KeyReference, Reason] | None:
+        """Return the first of these versions with which nothing can be read, and why; None if there is none."""
+        for version in needed:
+            lost = await self.surveyor.held_obstacle(vault, version)
+            if lost is not None:
+                return version, lost
+        return None
+
+    async def _look_closer(
+        self, facts: Facts, assignment: Assignment, now: datetime, *, afresh: bool
+    ) -> tuple[Facts, Decision]:
+        """Decide; look at the prerequisites if the decision needs it, and once more before one is put in place."""
         decision = decide(facts, assignment, now)
         if decision.reason is Reason.ROTATION_UNKNOWN:
             return facts, replace(decision, action=Action.WAIT)  # the key was asked for a look when it was first seen
         if decision.action is Action.LOOK_CLOSER:
-            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now, afresh=afresh))
             decision = decide(facts, assignment, now)
         if decision.action is Action.ENSURE and assignment.mode is Mode.ENFORCE:
             self.surveyor.forget()
-            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now))
+            facts = replace(facts, prerequisites=await self._survey(facts.cluster, assignment, now, afresh=afresh))
             decision = decide(facts, assignment, now)
         return facts, decision
 
@@ -312,7 +326,7 @@ class Reconciler:
         young, seen = is_propagating(facts.prerequisites, now), replace(seen, set_back=facts.set_back)
         return await self._write(facts.cluster, decision, record, seen, request, young_grant=young, now=now)
 
-    async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime) -> Prerequisites:
+    async def _survey(self, cluster: Cluster, assignment: Assignment, now: datetime, *, afresh: bool) -> Prerequisites:
         """Look at what the target needs. A system-assigned identity is not asked about: it will be the target's."""
         target, vault = assignment.target, vault_of(cluster, assignment)
         if target is None or target.key is None or vault is None:
@@ -326,6 +340,7 @@ class Reconciler:
             identity=target.identity if changes else None,
             subscription=cluster.id.subscription,
             now=now,
+            afresh=afresh,
         )
 
     async def _write(

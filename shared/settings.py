@@ -15,6 +15,7 @@ from shared.errors import EnforcerError, Malformed
 from shared.policy import SecondRole
 
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class BadSettings(EnforcerError):
@@ -111,7 +112,7 @@ def _workspaces(environment: Mapping[str, str], faults: list[str]) -> tuple[str,
 
 def _seconds(environment: Mapping[str, str], name: str, default: int, faults: list[str]) -> timedelta:
     value = environment.get(name) or str(default)
-    if not value.isdecimal() or not 1 <= int(value) <= 3600:
+    if _SECONDS.fullmatch(value) is None or not 1 <= int(value) <= 3600:
         faults.append(f"{name} must be a whole number of seconds, 1 to 3600")
         return timedelta(seconds=default)
     return timedelta(seconds=int(value))

@@ -56,13 +56,15 @@ class Surveyor:
         identity: str | None = None,
         subscription: str,
         now: datetime,
+        afresh: bool = False,
     ) -> Prerequisites:
         """Look at a vault, a key in it, and what a cluster's identity may do with it; no principal, no access.
 
-        `identity` is the resource id of one that is to be there; None asks for none.
+        `identity` is the resource id of one that is to be there; None asks for none. `afresh`: an operator asks.
         """
         ground, held = await asyncio.gather(
-            self._once((vault, key), lambda: self._ground(vault, key, now), now), self._held(vault, key, principal, now)
+            self._once((vault, key), lambda: self._ground(vault, key, now, afresh=afresh), now),
+            self._held(vault, key, principal, now),
         )
         access: Access | None = None
         if principal is not None and ground.vault is not None:
@@ -88,16 +90,19 @@ class Surveyor:
             return Reason.VAULT_UNREADABLE
 
     async def held_obstacle(self, vault: VaultId, held: KeyReference) -> Reason | None:
-        """Look afresh at the version that a legacy cluster's secrets are read with; return why they can't be. None if
-        they can, or if nobody can tell.
+        """Look afresh at what a cluster's secrets are read with, a version or a key; return why they can't be.
+
+        None if they can, or if nobody can tell.
         """
         try:
-            return held_obstacle(await self._version(vault, held))
+            return held_obstacle(await self._version(vault, held), versioned=held.version is not None)
         except Unreadable:
             return None
 
     async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
-        return await self._keyvault.version(vault, named.key.name, named.version or "")
+        if named.version is None:
+            return await self._keyvault.key(vault, named.key.name)
+        return await self._keyvault.version(vault, named.key.name, named.version)
 
     def forget(self) -> None:
         """Forget what was seen: the next survey looks afresh."""
@@ -116,14 +121,15 @@ class Surveyor:
         except Unreadable:
             return None
 
-    async def _ground(self, vault: VaultId, key: str, now: datetime) -> _Ground:
+    async def _ground(self, vault: VaultId, key: str, now: datetime, *, afresh: bool) -> _Ground:
         try:
             found, named = await asyncio.gather(self._keyvault.vault(vault), self._keyvault.key(vault, key))
         except Unreadable:
             return _Ground(None, None, unreadable=True)
         if found is None:
             return _Ground(None, None, vault_deleted=await self._keyvault.is_deleted(vault))
-        deleted = named is None and await self._keydata.is_deleted(KeyId(vault.name, key.lower()), now=now)
+        lost = KeyId(vault.name, key.lower())
+        deleted = named is None and await self._keydata.is_deleted(lost, now=now, afresh=afresh)
         return _Ground(found, named, key_deleted=deleted is True)
 
     async def _once[T](self, what: Hashable, ask: Callable[[], Awaitable[T]], now: datetime) -> T:

@@ -13,11 +13,14 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.keys import KeyId, KeyReference, KeyVersion, VaultId
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
-from shared.rotation import Adoption, How, KeyUser, Succession, expected, succession, user_of
+from shared.rotation import Adoption, How, KeyUser, Succession, Why, expected, needs, succession, user_of
+
+_STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN})
+"""Why a legacy cluster needs a version before the one that it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,24 @@ class Usage:
         if mine is None or not books.versions:
             return None
         return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
+
+    async def needed_by(self, cluster: Cluster, *, now: datetime) -> tuple[KeyReference, ...]:
+        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that.
+
+        As far as is known: nobody knows what it used before it was first seen.
+        """
+        reference = cluster.encryption.key
+        if reference is None or reference.version is None:
+            return () if reference is None else (reference,)
+        books, me = await self._books(reference.key), (cluster.id, cluster.resource_uid or "-")
+        mine = next((one for one in books.users if (one.cluster, one.resource_uid) == me), None)
+        if mine is None:
+            return (reference,)
+        its = {one.version: one for one in books.adoptions if (one.cluster, one.resource_uid) == me}
+        order = [one.version for one in books.versions]
+        found = needs(replace(mine, version=reference.version), [*its.values()], books.versions, order, now)
+        before = [version for version, need in found.items() if version in its and need.why in _STILL_READ]
+        return (reference, *(replace(reference, version=one) for one in before if one != reference.version))
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
         """Return where a key lies; None if the app has never been able to read it."""

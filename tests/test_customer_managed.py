@@ -13,7 +13,8 @@ import pytest
 from local.simulator import SUBSCRIPTION
 from local.simulator.keyvault import access_policy
 from shared.errors import Unavailable
-from shared.events import ShardRequest
+from shared.events import KeyRequest, ShardRequest
+from shared.keys import KeyId, VaultId
 from shared.reasons import Action, Reason
 from tests.product import LOOK_AGAIN, NOW, Product, product
 
@@ -562,3 +563,45 @@ async def test_a_missing_feature_is_recognised_and_the_header_is_sent_when_it_is
     async with product(account, TARGET, features=feature) as app:
         await app.look(cluster, now=NOW + timedelta(hours=1))
         assert azure.journal.writes()[0].headers["akshttpcustomfeatures"] == feature
+
+
+# what a cluster is to leave
+
+LEAVING = """
+version: 1
+mode: enforce
+acceptIrreversible: true
+targets: [{keyManagement: platform-managed, migrate: true}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"), [(True, Reason.KEY_MISSING), (False, Reason.KEY_DISABLED)], ids=["deleted", "disabled"]
+)
+async def test_a_cluster_whose_own_key_can_not_be_used_is_moved_once_it_can(
+    azure: Azure, account: Account, *, lost: bool, reason: Reason
+) -> None:
+    made = scene(azure)
+    cluster = made.cluster(encryption="customer-managed", key_id=made.key.uri, vault_id=made.vault.id)
+    async with product(account, LEAVING) as app:
+        request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id))
+        await app.inspector.inspect(request, now=NOW)
+        if lost:
+            azure.keyvault.delete_key(made.key)
+        else:
+            made.key.current.enabled = False
+
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert (told.action, told.reasons) == (Action.REPORT, (reason, Reason.TO_MIGRATE))
+        assert told.fix is not None
+        assert ("recover" if lost else "--enabled true") in (told.fix.command or "")
+        assert azure.journal.writes() == ()
+        await assert_nothing_more_is_written(app, azure, cluster)
+        if not lost:
+            made.key.current.enabled = True
+            await app.look(cluster)
+            await finish(app, azure, cluster)
+            assert cluster.encryption == "platform-managed"
+            assert azure.aks.readable(cluster)

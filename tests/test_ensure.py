@@ -15,7 +15,7 @@ from local.simulator import SUBSCRIPTION
 from local.simulator.keyvault import access_policy
 from shared.clusters import ClusterId
 from shared.errors import Unavailable, Unreadable
-from shared.events import OPERATOR, ShardRequest
+from shared.events import OPERATOR, ClusterRequest, ShardRequest
 from shared.policy import Mode, SecondRole
 from shared.preparations import CreateVault
 from shared.preparer import Preparer
@@ -948,6 +948,28 @@ async def test_a_second_role_that_was_refused_is_not_asked_for_with_each_try_of_
     assert walk.writes() == []
 
 
+async def test_a_second_role_whose_grant_gets_no_clear_answer_keeps_nothing_back_for_long(
+    walk: Walk, azure: Azure
+) -> None:
+    cluster, _ = lacking_the_second_role(azure)
+    azure.permissions.allow(GRANT)
+    azure.faults.fail_next(*GRANT_PUT, 500, code="InternalServerError", message="", times=1000)
+    began = walk.now
+
+    await walk.look(cluster)
+    updating = await walk.until(Reason.UPDATING, cluster)
+    tries = len(azure.journal.matching(*GRANT_PUT))
+    await walk.until(Reason.AS_ASKED, cluster)
+
+    assert updating.claim is not None
+    assert timedelta(minutes=15) <= updating.claim.claimed_at - began < timedelta(minutes=20)
+    assert updating.reasons == (Reason.UPDATING, Reason.READER_MISSING)
+    assert 1 < tries == len(azure.journal.matching(*GRANT_PUT))
+    assert walk.writes() == ["aks-1"]
+    await walk.assert_nothing_is_held(cluster)
+    await walk.assert_nothing_more_is_written(cluster)
+
+
 async def test_an_update_that_met_a_conflict_before_its_window_closed_is_made_when_it_opens_again(
     azure: Azure, account: Account
 ) -> None:
@@ -1091,6 +1113,27 @@ async def test_what_an_operator_wants_tried_again_waits_for_its_window_and_is_tr
         assert held.reasons == (Reason.WINDOW_CLOSED, Reason.ACCESS_MISSING)
         assert record.reasons == (Reason.PREPARING, Reason.ACCESS_MISSING)
         assert walk.writes() == ["grant"]
+
+
+@pytest.mark.parametrize("run", [None, "run-1"], ids=["resume", "run"])
+async def test_an_operator_who_let_the_app_into_a_vault_sees_its_deleted_key_at_once(
+    walk: Walk, azure: Azure, run: str | None
+) -> None:
+    vault = azure.keyvault.add_vault("kv-kms-weu")
+    azure.keyvault.delete_key(azure.keyvault.add_key(vault, "etcd"))
+    cluster = azure.aks.add("aks-1")
+    blocked = await walk.look(cluster)
+    azure.access.assign(azure.identity.default.object_id, "Key Vault Reader", vault.id)
+    azure.clock.advance(2 * HOUR)
+
+    unasked = await walk.look(cluster, asked_by="event:1")
+    azure.clock.advance(timedelta(minutes=2))
+    cluster_id = ClusterId.parse(cluster.id)
+    asked = await walk.app.reconciler.reconcile(ClusterRequest(cluster_id, OPERATOR, run=run, id="m"), now=walk.now)
+
+    assert asked is not None
+    assert [one.reasons for one in (blocked, unasked)] == [(Reason.BLOCKED,)] * 2
+    assert (asked.action, asked.reasons) == (Action.REPORT, (Reason.KEY_DELETED,))
 
 
 async def test_an_operator_who_resumes_a_cluster_sees_what_was_mended_a_moment_ago(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.simulator.keyvault import access_policy
-from shared.events import KeyRequest
+from shared.events import OPERATOR, KeyRequest
 from shared.keydata import REFUSAL_LASTS, KeyData
 from shared.keys import KeyId, RotationPolicy, VaultId
+from shared.reasons import Reason
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -164,6 +165,40 @@ async def test_after_a_day_the_vault_is_asked_again_and_believed(app: Product, a
     assert asked_again == from_then_on == AS_READ
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["a-key", "no-such-key"])
+async def test_a_vault_that_is_asked_afresh_and_answers_is_believed_from_then_on(
+    app: Product, azure: Azure, *, there: bool
+) -> None:
+    vault = refusing(azure)
+    vault.key("etcd").rotation_policy = YEARLY
+    key = KEY if there else KeyId("kv-kms-weu", "never")
+    await keydata(app).rotation_policy(KEY, now=NOW)
+    still_refused = await keydata(app).rotation_policy(KEY, now=NOW + MINUTE, afresh=True)
+    admitting(azure, vault)
+
+    remembered = await keydata(app).rotation_policy(KEY, now=NOW + 2 * MINUTE)
+    await keydata(app).rotation_policy(key, now=NOW + 3 * MINUTE, afresh=True)
+    from_then_on = await keydata(app).rotation_policy(KEY, now=NOW + 4 * MINUTE)
+
+    assert (still_refused, remembered) == (None, None)
+    assert from_then_on == AS_READ
+
+
+async def test_a_run_of_an_operator_asks_a_vault_that_refused(app: Product, azure: Azure) -> None:
+    vault = refusing(azure)
+    await inspect(app, vault)
+    azure.keyvault.delete_key(vault.key("etcd"))
+    found = []
+
+    for hours, asked_by in enumerate(("timer", "timer", OPERATOR, "timer")):
+        await inspect(app, vault, hours=hours, asked_by=asked_by)
+        found.append({one.reason for one in (await app.keys.key(KEY)).findings})
+        admitting(azure, vault)
+
+    told = [reasons & {Reason.KEY_MISSING, Reason.KEY_DELETED} for reasons in found]
+    assert told == [{Reason.KEY_MISSING}] * 2 + [{Reason.KEY_DELETED}] * 2
+
+
 async def test_a_second_refusal_lasts_a_day_of_its_own(app: Product, azure: Azure) -> None:
     refusing(azure)
     for day in range(2):
@@ -251,9 +286,11 @@ async def test_a_vault_whose_name_does_not_resolve_is_no_failure_and_not_remembe
 # what is kept of it
 
 
-async def inspect(app: Product, vault: SimulatedVault, *, hours: int = 0) -> RotationPolicy | None:
+async def inspect(
+    app: Product, vault: SimulatedVault, *, hours: int = 0, asked_by: str = "timer"
+) -> RotationPolicy | None:
     """Look at the key; return the rotation policy that is kept."""
-    request = KeyRequest(KEY, "timer", VaultId.parse(vault.id))
+    request = KeyRequest(KEY, asked_by, VaultId.parse(vault.id))
     await app.inspector.inspect(request, now=NOW + timedelta(hours=hours))
     return (await app.keys.key(KEY)).rotation_policy
 

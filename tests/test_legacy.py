@@ -521,6 +521,60 @@ async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_m
     assert on.writes() == 0
 
 
+@pytest.mark.parametrize("target", ["{keyManagement: platform-managed, migrate: true}", MOVES_TO_ITS_KEY])
+async def test_a_cluster_whose_previous_version_is_disabled_is_moved_once_it_is_enabled(
+    azure: Azure, account: Account, opened: AsyncExitStack, target: str
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    first, second = on.named, on.rotate()
+    await on.inspect()
+    on.name_newest(on.key)
+    on.later(OPERATION)
+    await on.settle()
+    on.key.versions[first].enabled = False
+    await on.inspect()
+    moving = policy("report").replace("{keyManagement: platform-managed}", target.replace("VAULT", on.vault.id))
+    app = await opened.enter_async_context(product(account, moving))
+    before = on.writes()
+
+    told = await app.look(on.cluster, now=on.now)
+    on.key.versions[first].enabled = True
+    moved = await replace(on, app=app).settle()
+
+    assert told is not None
+    assert (told.action, told.reasons[:2]) == (Action.REPORT, (Reason.VERSION_DISABLED, Reason.TO_MIGRATE))
+    assert told.fix is not None
+    assert f"--version {first} --enabled true" in (told.fix.command or "")
+    assert first != second
+    assert (moved.reasons, on.readable(), on.writes()) == ((Reason.AS_ASKED,), True, before + 1)
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["its-own-identity", "another-identity"])
+async def test_nothing_is_prepared_for_a_cluster_whose_own_version_is_gone(
+    azure: Azure, account: Account, opened: AsyncExitStack, *, change: bool
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    azure.keyvault.delete_key(on.key)
+    del on.vault.deleted_keys[on.key.name]
+    on.later()
+    azure.keyvault.add_key(on.vault, on.key.name)
+    azure.access.assignments.clear()
+    target = MOVES_TO_ITS_KEY.replace("VAULT", on.vault.id).replace("}", ", prerequisites: ensure}")
+    if change:
+        identity = azure.identities.add("id-kms").id
+        on.cluster.document["identity"] = {"type": "SystemAssigned", "principalId": "p", "tenantId": "t"}
+        target = target.replace("}", f", identity: {identity}, allowIdentityChange: true}}")
+    moving = policy("report").replace("{keyManagement: platform-managed}", target)
+    app = await opened.enter_async_context(product(account, moving))
+    before = len(azure.journal.writes())
+
+    told = await app.look(on.cluster, now=on.now)
+
+    assert told is not None
+    assert (told.action, told.reasons[0]) == (Action.REPORT, Reason.VERSION_MISSING)
+    assert len(azure.journal.writes()) == before
+
+
 # what an old version is needed for
 
 

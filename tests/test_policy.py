@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -567,6 +568,7 @@ def test_a_target_that_does_not_fit_its_key_names_its_fault(said: dict[str, obje
         pytest.param({"networkAccess": "public"}, id="network-access"),
         pytest.param({"identity": IDENTITY_ID}, id="identity"),
         pytest.param({"prerequisites": "ensure"}, id="prerequisites"),
+        pytest.param({"allowIdentityChange": True}, id="identity-change"),
     ],
 )
 def test_what_belongs_to_a_key_of_ones_own_is_a_fault_beside_a_platform_managed_one(said: dict[str, object]) -> None:
@@ -910,6 +912,30 @@ def test_the_commands_run_as_a_module() -> None:
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "1. default: every cluster: platform-managed keys; audited, nothing is changed\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [(["check", "policy.yaml"], 1), (["schema"], 0)], ids=["check", "schema"]
+)
+def test_who_stops_reading_early_changes_nothing_about_the_verdict(
+    command: list[str], status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.yaml").write_text(EVERY_KIND, encoding="utf-8")
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ran = subprocess.run(  # noqa: S603  this Python
+        [sys.executable, "-m", "shared.policy", *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+
+    assert (ran.returncode, ran.stderr) == (status, "")
 
 
 # the schema

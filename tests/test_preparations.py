@@ -257,6 +257,14 @@ def test_access_that_hangs_on_a_condition_or_can_not_be_read_is_not_granted_besi
     assert (decision.action, decision.reasons) == (Action.WRITE, (Reason.NOT_AS_ASKED, Reason.ACCESS_UNKNOWN))
 
 
+def test_access_to_a_private_vault_that_can_not_be_told_is_reported() -> None:
+    found = prerequisites(access=Access(Grant.UNKNOWN, Grant.UNKNOWN), vault=TRUSTED)
+
+    decision = decided(found, ensuring(networkAccess="private"))
+
+    assert decision == Decision(Action.REPORT, (Reason.ACCESS_UNKNOWN,))
+
+
 def test_an_identity_without_a_principal_is_granted_nothing() -> None:
     asked = ensuring()
     nameless = cluster(identity="UserAssigned", assigned=())
@@ -618,7 +626,7 @@ MAKEABLE = st.builds(
     vault=st.none()
     | st.builds(vault, network=st.sampled_from([VaultNetwork.OPEN, VaultNetwork.TRUSTED, VaultNetwork.CLOSED])),
     key=st.none() | st.just(key()),
-    access=st.builds(Access, st.sampled_from(Grant), st.sampled_from(Grant)),
+    access=st.builds(Access, st.sampled_from([Grant.GRANTED, Grant.MISSING, Grant.WRAP_ONLY]), st.sampled_from(Grant)),
     has_identity=st.sampled_from([True, False]),
 )
 

@@ -108,6 +108,7 @@ def test_a_subscription_that_is_named_twice_is_swept_once() -> None:
         pytest.param("LOOK_AGAIN_SECONDS", "-1", id="negative"),
         pytest.param("LOOK_AGAIN_SECONDS", "1.5", id="a-fraction"),
         pytest.param("LOOK_AGAIN_SECONDS", "a minute", id="text"),
+        pytest.param("LOOK_AGAIN_SECONDS", "1" * 5000, id="more-digits-than-python-reads"),
     ],
 )
 def test_a_bad_setting_is_named(name: str, value: str) -> None:

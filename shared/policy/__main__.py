@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from shared.policy import Policy
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("schema", help="print the JSON Schema of a policy document")
     options = parser.parse_args(arguments)
     if options.command == "schema":
-        print(json.dumps(Policy.schema_document(), indent=2))
+        _say([json.dumps(Policy.schema_document(), indent=2)])
         return SOUND
     return _check(options.file)
 
@@ -34,12 +36,19 @@ def _check(file: Path) -> int:
         print(f"{file} can't be read: {(error.strerror or type(error).__name__).lower()}", file=sys.stderr)
         return UNREADABLE
     except UnicodeDecodeError as error:
-        print(f"{file}: not UTF-8, at byte {error.start}")
+        _say([f"{file}: not UTF-8, at byte {error.start}"])
         return BROKEN
     policy, faults = Policy.read(text)
-    for line in summary(policy) if policy is not None else faults:
-        print(line)
+    _say(summary(policy) if policy is not None else faults)
     return SOUND if policy is not None else BROKEN
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Print lines to whoever reads them: `| head` stops reading early, which changes nothing about the document."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
 
 
 if __name__ == "__main__":

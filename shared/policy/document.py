@@ -305,6 +305,7 @@ class Target(Part):
         asked, identity = said.get("keyManagement"), said.get("identity", OWN)
         given = [name for name in ("vault", "key", "networkAccess") if said.get(name) is not None]
         given += ["identity"] if identity != OWN else []
+        given += ["allowIdentityChange"] if said.get("allowIdentityChange") is True else []
         given += ["prerequisites: ensure"] if said.get("prerequisites") == Preparing.ENSURE else []
         if asked == KeyManagement.PLATFORM_MANAGED and given:
             yield (
@@ -313,7 +314,7 @@ class Target(Part):
             )
         if asked == KeyManagement.CUSTOMER_MANAGED and not (said.get("vault") and said.get("key")):
             yield "keyManagement: customer-managed needs vault (its resource id) and key (its name)"
-        if said.get("allowIdentityChange") is True and identity == OWN:
+        if asked != KeyManagement.PLATFORM_MANAGED and said.get("allowIdentityChange") is True and identity == OWN:
             yield "allowIdentityChange needs an identity to change to: name its resource id"
 
     @property
