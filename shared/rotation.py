@@ -180,13 +180,16 @@ def usable_from(version: KeyVersion, detected_at: datetime) -> datetime:
 def in_order(versions: Iterable[tuple[KeyVersion, datetime]]) -> list[str]:
     """Return the names of versions, each with when it was detected, from the oldest to the newest.
 
-    Key Vault tells a creation to the second: of two within one, the one that was detected later is the newer one.
+    By their creation, whenever each starts: a vault calls the one current that was made last, and that is what a key
+    without a version stands for. It tells a creation to the second: of two within one, the one that was detected later
+    is the newer one. Source: Key Vault docs, about-keys-secrets-certificates.
     """
     return [one.version for one, _ in sorted(versions, key=_age)]
 
 
 def _age(dated: tuple[KeyVersion, datetime]) -> tuple[datetime, datetime, str]:
-    return usable_from(*dated), dated[1], dated[0].version
+    version, detected_at = dated
+    return version.created or detected_at, detected_at, version.version
 
 
 def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:
@@ -542,7 +545,7 @@ def _seen_elsewhere(version: KeyVersion, own: Adoption | None, later: Sequence[A
     if not newer or version.enabled is False or _is_past(version.expires, now):
         return False
     moved = min(one.first_seen for one in newer if one.first_seen is not None)
-    of_its_own = (own.last_seen, own.last_tried) if own is not None else ()
+    of_its_own = (own.last_seen, own.last_tried, own.expected_by) if own is not None else ()
     others = (version.updated, *of_its_own, *(one.expected_by for one in newer))
     quiet_since: datetime = max([moved, *(one for one in others if one is not None)])
     still_looking = max(one.last_seen for one in newer if one.last_seen is not None)

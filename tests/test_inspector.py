@@ -296,6 +296,34 @@ async def test_a_version_that_was_disabled_is_expected_six_hours_after_it_was_se
     assert await app.rows("rotations") == rows
 
 
+async def test_a_version_that_starts_after_a_newer_one_was_made_does_not_take_its_place(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    (cluster,) = azure.aks.clusters.values()
+    azure.access.assign(cluster.principal_id, "Key Vault Crypto User", vault.id)
+    first, hour = key.current.version, timedelta(hours=1)
+    start = azure.clock.now()
+    azure.clock.advance(timedelta(minutes=5))
+    late = azure.keyvault.rotate(vault, key)
+    azure.keyvault.set_key(key, version=late, not_before=start + 24 * hour)
+    azure.clock.advance(timedelta(minutes=5))
+    newest = azure.keyvault.rotate(vault, key)
+    azure.clock.advance(48 * hour)
+
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+
+    assert {kek.version for kek in azure.aks.versions_in_use(cluster)} == {newest}
+    assert await standings(app, azure.clock.now()) == {
+        first: Why.NO_EVIDENCE,
+        late: Why.NO_EVIDENCE,
+        newest: Why.CURRENT,
+    }
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+    assert await app.rows("rotations") == rows
+
+
 async def deadlines(app: Product, version: str) -> list[datetime | None]:
     return [one.expected_by for one in await app.keys.adoptions(KEY) if one.version == version]
 
