@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from shared.clusters import Cluster, ClusterId
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
-from shared.keys import KeyId, KeyVersion, VaultId
+from shared.keys import KeyId, KeyReference, KeyVersion, VaultId
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
@@ -60,15 +60,17 @@ class Usage:
     ) -> Succession | None:
         """Return what may come after the version that a cluster names; None if it names none, or nothing is known.
 
-        `shared` keeps what was read of a key for the other clusters of a sweep that use it.
+        `shared` keeps what was read of a key for the other clusters of a sweep that use it; a look by itself reads what
+        is known of this one alone, for two thousand may use the key.
         """
         reference = cluster.encryption.key
         if reference is None or reference.version is None:
             return None
-        books = (shared or {}).get(reference.key) or await self._books(reference.key)
-        if shared is not None:
-            shared[reference.key] = books
         uid = cluster.resource_uid or "-"
+        if shared is None:
+            books = await self._books_of(reference, cluster.id, uid)
+        else:
+            books = shared[reference.key] = shared.get(reference.key) or await self._books(reference.key)
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == (cluster.id, uid)), None)
         if mine is None or not books.versions:
             return None
@@ -81,6 +83,13 @@ class Usage:
     async def _books(self, key: KeyId) -> Books:
         users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
         return Books(users, adoptions, (await self.keys.key(key)).versions)
+
+    async def _books_of(self, named: KeyReference, cluster: ClusterId, uid: str) -> Books:
+        """The same, but of one cluster alone."""
+        user, versions = await self.keys.user(named.key, cluster, uid), (await self.keys.key(named.key)).versions
+        names = dict.fromkeys(one for one in (named.version, *(version.version for version in versions)) if one)
+        adoptions = [await self.keys.adoption(named.key, name, cluster, uid) for name in names]
+        return Books([user] if user else [], [one for one in adoptions if one is not None], versions)
 
     async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> list[ClusterId]:
         """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.
