@@ -40,7 +40,7 @@ from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.records import Activity, Record
-from shared.rotation import KeyUser, rewrite_counts_from, unready
+from shared.rotation import Adoption, KeyUser, rewrite_counts_from, unready
 from shared.telemetry import about, logger
 from shared.vaultdoor import VaultDoor
 
@@ -261,7 +261,14 @@ class Rotator:
         return [await self._use(key, user) for key, user in users if user is not None]
 
     async def _use(self, key: KeyId, user: KeyUser) -> _Use:
-        return _Use(key, user, rewrite_counts_from(user, await self.keys.adoptions(key)))
+        return _Use(key, user, rewrite_counts_from(user, await self._adoptions_of(key, user)))
+
+    async def _adoptions_of(self, key: KeyId, user: KeyUser) -> list[Adoption]:
+        """What the user took up; of one that names a version, of that version alone: that is all that counts."""
+        if user.version is None:
+            return await self.keys.adoptions(key)
+        adoption = await self.keys.adoption(key, user.version, user.cluster, user.resource_uid)
+        return [adoption] if adoption is not None else []
 
 
 def _counted(uses: list[_Use], at: datetime | None, now: datetime) -> datetime:
