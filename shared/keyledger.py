@@ -125,17 +125,14 @@ class KeyLedger:
         if after != before:
             await self._write_user(key, after, row)
 
-    async def rewritten(self, key: KeyId, cluster: ClusterId, uid: str, *, by: str, at: datetime) -> KeyUser | None:
-        """Remember that all secrets of a cluster were rewritten; None if it is no user of the key."""
+    async def rewritten(self, key: KeyId, cluster: ClusterId, uid: str, *, by: str, at: datetime) -> None:
+        """Remember that all secrets of a cluster were rewritten. No user of it, or told of a later one: nothing."""
         row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
         if row is None:
-            return None
+            return
         before = _user(row)
-        if before.rewritten_at is not None and before.rewritten_at >= at:
-            return before
-        after = replace(before, rewritten_at=at, rewritten_by=by)
-        await self._write_user(key, after, row)
-        return after
+        if before.rewritten_at is None or before.rewritten_at < at:
+            await self._write_user(key, replace(before, rewritten_at=at, rewritten_by=by), row)
 
     async def _write_user(self, key: KeyId, user: KeyUser, over: Row | None) -> None:
         table, row = self._tables["keyusers"], _user_values(key, user)
