@@ -194,8 +194,9 @@ class Inspector:
     ) -> tuple[VaultId | None, tuple[KeyVersion, ...] | None]:
         """Read a key's versions where it was seen last, where it is said to lie, or wherever its vault is found.
 
-        A vault may have been moved, and a policy may name another: one that is not there hides none that is. None
-        where the app may not read them, or they are not there.
+        A vault may have been moved, and a policy may name another: one that is not there hides none that is, nor does
+        one that may not be read, for its group or subscription may be gone. None where the app may not read them, or
+        they are not there.
         """
         first: VaultId | None = None
         refused: tuple[VaultId, Unreadable] | None = None
@@ -208,7 +209,7 @@ class Inspector:
                 if found is None:
                     continue
                 refused = vault, found
-                if vault == known.vault_id:
+                if vault == known.vault_id and request.vault in {None, vault}:
                     break
         if refused is None:
             return first, None

@@ -21,6 +21,7 @@ from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
 from shared.rotation import KeyUser, Why, picture
+from tests.builders import OTHER_SUBSCRIPTION
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -344,8 +345,10 @@ async def test_a_version_that_is_learned_of_after_its_event_was_changed_by_nobod
 
     await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
 
-    read = next(one for one in (await app.keys.key(KEY)).versions if one.version == version)
-    assert read.created is not None
+    learned = next(one for one in (await app.keys.key(KEY)).rotations if one.version.version == version)
+    (row,) = [row for row in await app.rows("rotations") if row["RowKey"] == f"v|{version}"]
+    assert learned.latency is not None
+    assert row["latencySeconds"] == learned.latency.total_seconds()
     assert [row for row in await app.rows("activity") if row["kind"] == "version-changed"] == []
 
 
@@ -453,6 +456,26 @@ async def test_a_key_is_found_where_its_vault_was_moved_to(
     assert Reason.VAULT_MISSING not in await found_with(app)
     await taken(app)
     await assert_nothing_more_is_written(app, SWEPT)
+
+
+async def test_a_vault_made_anew_elsewhere_is_found_by_its_event_though_its_old_place_may_not_be_read_any_more(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    lost = key.current.version
+    del azure.keyvault.vaults[vault.id.lower()]
+    azure.permissions.refuse("*/read", scope=vault.id)
+    anew = azure.keyvault.add_vault(KEY.vault, subscription=OTHER_SUBSCRIPTION)
+    version = azure.keyvault.add_key(anew, KEY.name).current.version
+
+    await app.inspector.inspect(announced(anew, version), now=NOW)
+
+    known = await app.keys.key(KEY)
+    assert known.vault_id == VaultId.parse(anew.id)
+    assert await how(app) == {lost: Detection.BASELINE, version: Detection.EVENT}
+    assert (await found_with(app))[Reason.VERSION_MISSING] == 1
+    await taken(app)
+    await assert_nothing_more_is_written(app, announced(anew, version))
 
 
 @pytest.mark.parametrize("seen_before", [True, False])
