@@ -273,11 +273,12 @@ class KeyLedger:
             row = await self._tables.get("rotations", *_rotation_keys(rotation).values())
             if row is None:
                 continue
-            kept = {name: value for name, value in row.items() if name not in _ATTRIBUTES}
+            read = _read_of(rotation)
+            kept = {name: value for name, value in row.items() if name not in read}
             with translated(writing=True):
                 try:
                     await self._tables["rotations"].update_entity(
-                        guarded(kept | _attributes(rotation.version)), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
+                        guarded(kept | read), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
                     )
                 except (ResourceModifiedError, ResourceNotFoundError) as error:
                     raise LostRace(str(rotation.key)) from error
@@ -445,8 +446,11 @@ def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
     return {"PartitionKey": key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
 
 
-def _attributes(version: KeyVersion) -> dict[str, Any]:
+def _read_of(rotation: Rotation) -> dict[str, Any]:
+    """What a vault says of a version, and what follows from that: of one that only an event named, it comes later."""
+    version, latency = rotation.version, rotation.latency
     return {
+        "latencySeconds": latency.total_seconds() if latency is not None else None,
         "enabled": version.enabled,
         "created": version.created,
         "notBefore": version.not_before,
@@ -454,9 +458,6 @@ def _attributes(version: KeyVersion) -> dict[str, Any]:
         "updated": version.updated,
         "enabledSince": version.enabled_since,
     }
-
-
-_ATTRIBUTES = frozenset(_attributes(KeyVersion("")))
 
 
 def _rotation_row(rotation: Rotation) -> dict[str, Any]:
@@ -468,8 +469,7 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "eventId": rotation.event_id,
             "fannedOutAt": rotation.fanned_out_at,
             "toldUpTo": rotation.told_up_to,
-            "latencySeconds": rotation.latency.total_seconds() if rotation.latency is not None else None,
-            **_attributes(rotation.version),
+            **_read_of(rotation),
         }
     )
 
