@@ -168,7 +168,7 @@ class Inspector:
             if read.get(one.version.version, one.version) != one.version
         ]
         await self.keys.changed(changed)
-        learned = {one.version for one in known.versions if one == KeyVersion(one.version)}
+        learned = {one.version for one in known.versions if one.is_only_named}
         for one in changed:
             if one.version.version in learned:  # announced before it could be read: nobody changed it
                 continue

@@ -527,12 +527,20 @@ def _standing_of(
     if user.ended_at is not None:
         leaving = now - user.ended_at < EVIDENCE_MARGIN
         return (Standing.NEEDED, Why.LEAVING) if leaving else (Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE)
-    overtaken = any(versions[one.version].enabled is not False and _is_past(_due(one), now) for one in later)
-    if overtaken:
+    newer = [one for one in later if _may_overtake(versions[one.version], versions[own.version])]
+    if any(_is_past(_due(one), now) for one in newer):
         return Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE
     if later:
         return Standing.NEEDED, Why.NOT_LEFT
     return Standing.NEEDED, Why.CURRENT if _is_past(_due(own), now) else Why.ADOPTING
+
+
+def _may_overtake(newer: KeyVersion, older: KeyVersion) -> bool:
+    """Whether a controller can have left a version for a newer one: not for a disabled one.
+
+    Nor for one that an event alone named, where the older one could be read: it may be gone, or never have been there.
+    """
+    return newer.enabled is not False and (not newer.is_only_named or older.is_only_named)
 
 
 def _seen_elsewhere(version: KeyVersion, own: Adoption | None, later: Sequence[Adoption], now: datetime) -> bool:
@@ -576,7 +584,7 @@ def _by_its_use(one: Adoption, standing: Standing, why: Why, now: datetime) -> t
 
 def _is_usable(version: KeyVersion, now: datetime) -> bool:
     """Whether a version can be used now. Of one that an event alone named, nobody has seen that it is there."""
-    if version == KeyVersion(version.version):
+    if version.is_only_named:
         return False
     begun = version.not_before is None or version.not_before <= now
     return version.enabled is not False and begun and not _is_past(version.expires, now)

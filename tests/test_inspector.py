@@ -378,6 +378,22 @@ async def found_with(app: Product) -> dict[Reason, int]:
     return {one.reason: one.count for one in (await app.keys.key(KEY)).findings}
 
 
+async def test_an_event_that_comes_after_its_version_was_purged_takes_nobody_off_the_current_one(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    current, later = key.current.version, azure.clock.now() + timedelta(hours=9)
+    purged = announced(vault, "0" * 32)
+
+    await app.inspector.inspect(purged, now=later)
+
+    assert await how(app) == {current: Detection.BASELINE, "0" * 32: Detection.EVENT}
+    assert (await standings(app, later + timedelta(hours=9)))[current] is Why.NOT_LEFT
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(purged, now=later)
+    assert await app.rows("rotations") == rows
+
+
 @pytest.mark.parametrize("unreadable", [False, True])
 async def test_a_version_that_was_lost_stays_lost_however_often_its_key_rotates_since(
     app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey, *, unreadable: bool
