@@ -373,8 +373,10 @@ def unready(
     A legacy cluster holds two versions: all that it has must lie on the newest one before there is a newer. So it has
     to name the newest version that is enabled, and its secrets have to be rewritten since. A key that never rotated
     may: unless the cluster came to it under the ledger's eyes, and so may have secrets on what it had before.
-    `versions` go from the oldest to the newest. Source: Azure/kubernetes-kms issue 291.
+    `versions` go from the oldest to the newest, as the vault shows them: one that an event alone named is none of them.
+    Source: Azure/kubernetes-kms issue 291.
     """
+    versions = [one for one in versions if not one.is_only_named]
     enabled = [one.version for one in versions if one.enabled is not False]
     newest = (enabled or [one.version for one in versions] or [""])[-1]
     known = list(adoptions)

@@ -13,7 +13,7 @@ What a crash leaves behind, and who picks it up:
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -120,13 +120,16 @@ class Rotator:
         raise Unavailable("LostRace", f"the row of {key} keeps changing")
 
     async def _known(self, key: KeyId, now: datetime) -> KnownKey | None:
-        """What is known of a key, with all versions that it has by now; None if it does not exist."""
+        """What is known of a key, with all versions that it has by now; None if it does not exist.
+
+        What an event alone named is read too: whatever the vault shows of it counts, and else it may not be there.
+        """
         known = await self.keys.key(key)
         if known.vault_id is None:
             if known.rotations:
                 raise Declined("the app has never been able to read this key: let it read the vault, then sweep")
             return None
-        have = {one.version for one in known.versions}
+        have = {one.version for one in known.versions if not one.is_only_named}
         try:
             read = await self.keyvault.versions(known.vault_id, key, but=have)
         except Missing:
@@ -137,7 +140,10 @@ class Rotator:
             return known
         await self.keys.add_rotations(detected(known, read, None, None, now))
         await self._ask_for(known)
-        return await self.keys.key(key)
+        shown = {one.version: one for one in read}
+        logged = await self.keys.key(key)
+        rotations = (replace(one, version=shown.get(one.version.version, one.version)) for one in logged.rotations)
+        return replace(logged, rotations=tuple(rotations))
 
     async def _require_ready(self, known: KnownKey, now: datetime) -> None:
         if self.policy.faults:
