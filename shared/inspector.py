@@ -21,7 +21,7 @@ from shared.aks import Aks
 from shared.announcements import Announcements
 from shared.calls import some_at_once
 from shared.clusters import ClusterId
-from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
+from shared.errors import LostRace, Missing, Throttled, Transient, Unavailable, Unreadable
 from shared.events import ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, is_found, out_of_sight, untold
@@ -131,9 +131,13 @@ class Inspector:
         adoptions = await self._expect(logged, users, adoptions, now)
         event = await self._hear(request, users, now)
         adoptions, logs_read = await self._see(logged, users, adoptions, now)
-        found = await self._look_at_key(
-            logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
-        )
+        try:
+            found = await self._look_at_key(
+                logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
+            )
+        except Transient:  # the clusters need not wait for the rest to hear of a version
+            await self._fan_out(logged, users, now)
+            raise
         if event is not None:
             standings = picture(users, adoptions, logged.versions, now)
             await self._answer(request, event, logged, found, users, standings=standings)

@@ -203,6 +203,23 @@ async def test_a_throttled_look_comes_back_and_loses_nothing(
     assert await how(app) == {}
 
 
+async def test_users_are_told_of_a_version_though_azure_throttles_what_else_is_looked_at(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1", "aks-2")
+    version = azure.keyvault.rotate(vault, key)
+    before = await app.messages("keys")
+    azure.faults.fail_next("GET", "roleAssignments", 429, code="x", message="x", headers={"Retry-After": "600"})
+
+    await app.inspector.inspect(announced(vault, version), now=NOW)
+
+    told = [json.loads(message)["cluster"].rpartition("/")[2] for message in await taken(app)]
+    assert sorted(told) == ["aks-1", "aks-2"]
+    assert await app.messages("keys") == before + 1, "the look comes back"
+    assert await app.inspector.inspect(announced(vault, version), now=NOW) == ()
+    assert await taken(app) == []
+
+
 async def test_a_vault_that_no_subscription_shows_is_no_failure(app: Product) -> None:
     assert await app.inspector.inspect(SWEPT, now=NOW) == ()
     assert await app.rows("rotations") == []
