@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import azure.functions as func
@@ -158,13 +159,13 @@ async def start_run(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("runs/{id}", methods=["GET"])
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """Show a run and how far it is."""
-    return await _answer(lambda: bootstrap.views().run(req.route_params["id"], req.params))
+    return await _answer(lambda: bootstrap.views().run(req.route_params["id"], _query(req)))
 
 
 @app.route("clusters", methods=["GET"])
 async def list_clusters(req: func.HttpRequest) -> func.HttpResponse:
     """List the clusters: what each has, what is asked of it, and why what is done."""
-    return await _answer(lambda: bootstrap.views().clusters(req.params))
+    return await _answer(lambda: bootstrap.views().clusters(_query(req)))
 
 
 @app.route("clusters/{subscription}/{resourceGroup}/{name}", methods=["GET"])
@@ -172,7 +173,7 @@ async def get_cluster(req: func.HttpRequest) -> func.HttpResponse:
     """Show one cluster: its state, the decision with the change of every path, and its history."""
 
     async def show() -> Any:
-        return await bootstrap.views().cluster(_cluster_id(req), req.params)
+        return await bootstrap.views().cluster(_cluster_id(req), _query(req))
 
     return await _answer(show)
 
@@ -223,40 +224,40 @@ async def rotate_key(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("keys", methods=["GET"])
 async def list_keys(req: func.HttpRequest) -> func.HttpResponse:
     """List the keys: who uses each, how its versions stand, and what is wrong with it."""
-    return await _answer(lambda: bootstrap.key_views().all(req.params))
+    return await _answer(lambda: bootstrap.key_views().all(_query(req)))
 
 
 @app.route("keys/{vault}/{name}", methods=["GET"])
 async def get_key(req: func.HttpRequest) -> func.HttpResponse:
     """Show one key: which cluster still needs which version, and what each has used."""
     vault, name, now = req.route_params["vault"], req.route_params["name"], datetime.now(UTC)
-    return await _answer(lambda: bootstrap.key_views().one(vault, name, req.params, now=now))
+    return await _answer(lambda: bootstrap.key_views().one(vault, name, _query(req), now=now))
 
 
 @app.route("rotations", methods=["GET"])
 async def list_rotations(req: func.HttpRequest) -> func.HttpResponse:
     """List the key versions that were detected, and how."""
-    return await _answer(lambda: bootstrap.key_views().rotations(req.params))
+    return await _answer(lambda: bootstrap.key_views().rotations(_query(req)))
 
 
 @app.route("activity", methods=["GET"])
 async def list_activity(req: func.HttpRequest) -> func.HttpResponse:
     """List what happened: decisions, writes, rotations, failures, and who or what asked."""
     now = datetime.now(UTC)
-    return await _answer(lambda: bootstrap.views().activity(req.params, now=now))
+    return await _answer(lambda: bootstrap.views().activity(_query(req), now=now))
 
 
 @app.route("exemptions", methods=["GET"])
 async def list_exemptions(req: func.HttpRequest) -> func.HttpResponse:
     """List the exemptions: who answers for each, until when, and which clusters it leaves alone."""
     now = datetime.now(UTC)
-    return await _answer(lambda: bootstrap.views().exemptions(bootstrap.policy(), req.params, now=now))
+    return await _answer(lambda: bootstrap.views().exemptions(bootstrap.policy(), _query(req), now=now))
 
 
 @app.route("enforcement", methods=["GET"])
 async def get_enforcement(req: func.HttpRequest) -> func.HttpResponse:
     """Show whether enforcement is paused, by whom and why, and which updates failed in a row."""
-    return await _answer(lambda: bootstrap.views().enforcement(req.params))
+    return await _answer(lambda: bootstrap.views().enforcement(_query(req)))
 
 
 @app.route("enforcement/pause", methods=["POST"])
@@ -310,6 +311,15 @@ async def answer_anything_else(req: func.HttpRequest) -> func.HttpResponse:
         return _problem(405, "Method not allowed", f"/api/{template} takes {API[template]}", Allow=API[template])
     there_is = ", ".join(f"{method} /api/{one}" for one, method in API.items())
     return _problem(404, "Not found", f"there is nothing at this path; the API has {there_is}")
+
+
+def _query(req: func.HttpRequest) -> Mapping[str, str]:
+    """The query of a URL, with what is empty in it: the host passes that over, and a list would show more than asked.
+
+    Source: Azure/azure-functions-host, GrpcMessageConversionExtensions (ToRpcHttp).
+    """
+    asked = parse_qsl(req.url.partition("?")[2], keep_blank_values=True)
+    return {name: "" for name, value in asked if not value} | dict(req.params)
 
 
 def _cluster_id(req: func.HttpRequest) -> ClusterId:

@@ -21,7 +21,7 @@ from shared.aks import Aks
 from shared.announcements import Announcements
 from shared.calls import some_at_once
 from shared.clusters import ClusterId
-from shared.errors import LostRace, Missing, Throttled, Unavailable, Unreadable
+from shared.errors import LostRace, Missing, Throttled, Transient, Unavailable, Unreadable
 from shared.events import OPERATOR, ClusterRequest, KeyRequest, VaultRequest
 from shared.keydata import KeyData
 from shared.keyhealth import AT_RISK, Finding, KeyFacts, concerns, findings, is_found, out_of_sight, untold
@@ -131,9 +131,13 @@ class Inspector:
         adoptions = await self._expect(logged, users, adoptions, now)
         event = await self._hear(request, users, now)
         adoptions, logs_read = await self._see(logged, users, adoptions, now)
-        found = await self._look_at_key(
-            logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
-        )
+        try:
+            found = await self._look_at_key(
+                logged, users, adoptions, request, now, vault=vault, missing=missing, logs_read=logs_read
+            )
+        except Transient:  # the clusters need not wait for the rest to hear of a version
+            await self._fan_out(logged, users, now)
+            raise
         if event is not None:
             standings = picture(users, adoptions, logged.versions, now)
             await self._answer(request, event, logged, found, users, standings=standings)
@@ -168,7 +172,7 @@ class Inspector:
             if read.get(one.version.version, one.version) != one.version
         ]
         await self.keys.changed(changed)
-        learned = {one.version for one in known.versions if one == KeyVersion(one.version)}
+        learned = {one.version for one in known.versions if one.is_only_named}
         for one in changed:
             if one.version.version in learned:  # announced before it could be read: nobody changed it
                 continue
@@ -194,8 +198,9 @@ class Inspector:
     ) -> tuple[VaultId | None, tuple[KeyVersion, ...] | None]:
         """Read a key's versions where it was seen last, where it is said to lie, or wherever its vault is found.
 
-        A vault may have been moved, and a policy may name another: one that is not there hides none that is. None
-        where the app may not read them, or they are not there.
+        A vault may have been moved, and a policy may name another: one that is not there hides none that is, nor does
+        one that may not be read, for its group or subscription may be gone. None where the app may not read them, or
+        they are not there.
         """
         first: VaultId | None = None
         refused: tuple[VaultId, Unreadable] | None = None
@@ -208,7 +213,7 @@ class Inspector:
                 if found is None:
                     continue
                 refused = vault, found
-                if vault == known.vault_id:
+                if vault == known.vault_id and request.vault in {None, vault}:
                     break
         if refused is None:
             return first, None

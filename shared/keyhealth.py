@@ -259,8 +259,8 @@ def _lateness(
 ) -> Iterator[tuple[Reason, str]]:
     """What a cluster still uses and what it has not taken up, by the log of the last day, after it should have."""
     order = [version.version for version in versions if version.version in mine]
-    enabled = {version.version for version in versions if version.enabled is not False}
-    overdue = [mine[version] for version in order if version in enabled and _is_overdue(mine[version], now)]
+    there = {one.version for one in versions if one.enabled is not False and not one.is_only_named}
+    overdue = [mine[version] for version in order if version in there and _is_overdue(mine[version], now)]
     if not overdue or overdue[-1].expected_by is None:
         return
     newest, deadline = overdue[-1], overdue[-1].expected_by + DEADLINE_MARGIN

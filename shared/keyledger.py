@@ -126,17 +126,14 @@ class KeyLedger:
         if after != before:
             await self._write_user(key, after, row)
 
-    async def rewritten(self, key: KeyId, cluster: ClusterId, uid: str, *, by: str, at: datetime) -> KeyUser | None:
-        """Remember that all secrets of a cluster were rewritten; None if it is no user of the key."""
+    async def rewritten(self, key: KeyId, cluster: ClusterId, uid: str, *, by: str, at: datetime) -> None:
+        """Remember that all secrets of a cluster were rewritten. No user of it, or told of a later one: nothing."""
         row = await self._tables.get("keyusers", key_partition(key), _user_name(cluster, uid))
         if row is None:
-            return None
+            return
         before = _user(row)
-        if before.rewritten_at is not None and before.rewritten_at >= at:
-            return before
-        after = replace(before, rewritten_at=at, rewritten_by=by)
-        await self._write_user(key, after, row)
-        return after
+        if before.rewritten_at is None or before.rewritten_at < at:
+            await self._write_user(key, replace(before, rewritten_at=at, rewritten_by=by), row)
 
     async def _write_user(self, key: KeyId, user: KeyUser, over: Row | None) -> None:
         table, row = self._tables["keyusers"], _user_values(key, user)
@@ -277,11 +274,12 @@ class KeyLedger:
             row = await self._tables.get("rotations", *_rotation_keys(rotation).values())
             if row is None:
                 continue
-            kept = {name: value for name, value in row.items() if name not in _ATTRIBUTES}
+            read = _read_of(rotation)
+            kept = {name: value for name, value in row.items() if name not in read}
             with translated(writing=True):
                 try:
                     await self._tables["rotations"].update_entity(
-                        guarded(kept | _attributes(rotation.version)), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
+                        guarded(kept | read), mode=UpdateMode.REPLACE, **only_if(etag_of(row))
                     )
                 except (ResourceModifiedError, ResourceNotFoundError) as error:
                     raise LostRace(str(rotation.key)) from error
@@ -456,8 +454,11 @@ def _rotation_keys(rotation: Rotation) -> dict[str, Any]:
     return {"PartitionKey": key_partition(rotation.key), "RowKey": f"v|{rotation.version.version}"}
 
 
-def _attributes(version: KeyVersion) -> dict[str, Any]:
+def _read_of(rotation: Rotation) -> dict[str, Any]:
+    """What a vault says of a version, and what follows from that: of one that only an event named, it comes later."""
+    version, latency = rotation.version, rotation.latency
     return {
+        "latencySeconds": latency.total_seconds() if latency is not None else None,
         "enabled": version.enabled,
         "created": version.created,
         "notBefore": version.not_before,
@@ -465,9 +466,6 @@ def _attributes(version: KeyVersion) -> dict[str, Any]:
         "updated": version.updated,
         "enabledSince": version.enabled_since,
     }
-
-
-_ATTRIBUTES = frozenset(_attributes(KeyVersion("")))
 
 
 def _rotation_row(rotation: Rotation) -> dict[str, Any]:
@@ -479,8 +477,7 @@ def _rotation_row(rotation: Rotation) -> dict[str, Any]:
             "eventId": rotation.event_id,
             "fannedOutAt": rotation.fanned_out_at,
             "toldUpTo": rotation.told_up_to,
-            "latencySeconds": rotation.latency.total_seconds() if rotation.latency is not None else None,
-            **_attributes(rotation.version),
+            **_read_of(rotation),
         }
     )
 

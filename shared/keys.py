@@ -105,6 +105,11 @@ class KeyVersion:
     updated: datetime | None = None
     enabled_since: datetime | None = field(default=None, compare=False)
 
+    @property
+    def is_only_named(self) -> bool:
+        """Whether an event alone, or a cluster, named it: nobody has seen that it is there."""
+        return self == KeyVersion(self.version)
+
 
 class VaultNetwork(StrEnum):
     """Who reaches a vault over the network. Source: Key Vault docs, network-security."""

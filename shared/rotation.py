@@ -180,13 +180,16 @@ def usable_from(version: KeyVersion, detected_at: datetime) -> datetime:
 def in_order(versions: Iterable[tuple[KeyVersion, datetime]]) -> list[str]:
     """Return the names of versions, each with when it was detected, from the oldest to the newest.
 
-    Key Vault tells a creation to the second: of two within one, the one that was detected later is the newer one.
+    By their creation, whenever each starts: a vault calls the one current that was made last, and that is what a key
+    without a version stands for. It tells a creation to the second: of two within one, the one that was detected later
+    is the newer one. Source: Key Vault docs, about-keys-secrets-certificates.
     """
     return [one.version for one, _ in sorted(versions, key=_age)]
 
 
 def _age(dated: tuple[KeyVersion, datetime]) -> tuple[datetime, datetime, str]:
-    return usable_from(*dated), dated[1], dated[0].version
+    version, detected_at = dated
+    return version.created or detected_at, detected_at, version.version
 
 
 def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:
@@ -370,8 +373,10 @@ def unready(
     A legacy cluster holds two versions: all that it has must lie on the newest one before there is a newer. So it has
     to name the newest version that is enabled, and its secrets have to be rewritten since. A key that never rotated
     may: unless the cluster came to it under the ledger's eyes, and so may have secrets on what it had before.
-    `versions` go from the oldest to the newest. Source: Azure/kubernetes-kms issue 291.
+    `versions` go from the oldest to the newest, as the vault shows them: one that an event alone named is none of them.
+    Source: Azure/kubernetes-kms issue 291.
     """
+    versions = [one for one in versions if not one.is_only_named]
     enabled = [one.version for one in versions if one.enabled is not False]
     newest = (enabled or [one.version for one in versions] or [""])[-1]
     known = list(adoptions)
@@ -524,12 +529,20 @@ def _standing_of(
     if user.ended_at is not None:
         leaving = now - user.ended_at < EVIDENCE_MARGIN
         return (Standing.NEEDED, Why.LEAVING) if leaving else (Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE)
-    overtaken = any(versions[one.version].enabled is not False and _is_past(_due(one), now) for one in later)
-    if overtaken:
+    newer = [one for one in later if _may_overtake(versions[one.version], versions[own.version])]
+    if any(_is_past(_due(one), now) for one in newer):
         return Standing.NOT_SHOWN_UNNEEDED, Why.NO_EVIDENCE
     if later:
         return Standing.NEEDED, Why.NOT_LEFT
     return Standing.NEEDED, Why.CURRENT if _is_past(_due(own), now) else Why.ADOPTING
+
+
+def _may_overtake(newer: KeyVersion, older: KeyVersion) -> bool:
+    """Whether a controller can have left a version for a newer one: not for a disabled one.
+
+    Nor for one that an event alone named, where the older one could be read: it may be gone, or never have been there.
+    """
+    return newer.enabled is not False and (not newer.is_only_named or older.is_only_named)
 
 
 def _seen_elsewhere(version: KeyVersion, own: Adoption | None, later: Sequence[Adoption], now: datetime) -> bool:
@@ -542,7 +555,7 @@ def _seen_elsewhere(version: KeyVersion, own: Adoption | None, later: Sequence[A
     if not newer or version.enabled is False or _is_past(version.expires, now):
         return False
     moved = min(one.first_seen for one in newer if one.first_seen is not None)
-    of_its_own = (own.last_seen, own.last_tried) if own is not None else ()
+    of_its_own = (own.last_seen, own.last_tried, own.expected_by) if own is not None else ()
     others = (version.updated, *of_its_own, *(one.expected_by for one in newer))
     quiet_since: datetime = max([moved, *(one for one in others if one is not None)])
     still_looking = max(one.last_seen for one in newer if one.last_seen is not None)
@@ -573,7 +586,7 @@ def _by_its_use(one: Adoption, standing: Standing, why: Why, now: datetime) -> t
 
 def _is_usable(version: KeyVersion, now: datetime) -> bool:
     """Whether a version can be used now. Of one that an event alone named, nobody has seen that it is there."""
-    if version == KeyVersion(version.version):
+    if version.is_only_named:
         return False
     begun = version.not_before is None or version.not_before <= now
     return version.enabled is not False and begun and not _is_past(version.expires, now)

@@ -13,7 +13,7 @@ What a crash leaves behind, and who picks it up:
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -40,7 +40,7 @@ from shared.ledger import Ledger
 from shared.policy import Mode, PolicyInForce
 from shared.queues import Queues
 from shared.records import Activity, Record
-from shared.rotation import KeyUser, rewrite_counts_from, unready
+from shared.rotation import Adoption, KeyUser, rewrite_counts_from, unready
 from shared.telemetry import about, logger
 from shared.vaultdoor import VaultDoor
 
@@ -120,13 +120,16 @@ class Rotator:
         raise Unavailable("LostRace", f"the row of {key} keeps changing")
 
     async def _known(self, key: KeyId, now: datetime) -> KnownKey | None:
-        """What is known of a key, with all versions that it has by now; None if it does not exist."""
+        """What is known of a key, with all versions that it has by now; None if it does not exist.
+
+        What an event alone named is read too: whatever the vault shows of it counts, and else it may not be there.
+        """
         known = await self.keys.key(key)
         if known.vault_id is None:
             if known.rotations:
                 raise Declined("the app has never been able to read this key: let it read the vault, then sweep")
             return None
-        have = {one.version for one in known.versions}
+        have = {one.version for one in known.versions if not one.is_only_named}
         try:
             read = await self.keyvault.versions(known.vault_id, key, but=have)
         except Missing:
@@ -137,7 +140,10 @@ class Rotator:
             return known
         await self.keys.add_rotations(detected(known, read, None, None, now))
         await self._ask_for(known)
-        return await self.keys.key(key)
+        shown = {one.version: one for one in read}
+        logged = await self.keys.key(key)
+        rotations = (replace(one, version=shown.get(one.version.version, one.version)) for one in logged.rotations)
+        return replace(logged, rotations=tuple(rotations))
 
     async def _require_ready(self, known: KnownKey, now: datetime) -> None:
         if self.policy.faults:
@@ -261,7 +267,14 @@ class Rotator:
         return [await self._use(key, user) for key, user in users if user is not None]
 
     async def _use(self, key: KeyId, user: KeyUser) -> _Use:
-        return _Use(key, user, rewrite_counts_from(user, await self.keys.adoptions(key)))
+        return _Use(key, user, rewrite_counts_from(user, await self._adoptions_of(key, user)))
+
+    async def _adoptions_of(self, key: KeyId, user: KeyUser) -> list[Adoption]:
+        """What the user took up; of one that names a version, of that version alone: that is all that counts."""
+        if user.version is None:
+            return await self.keys.adoptions(key)
+        adoption = await self.keys.adoption(key, user.version, user.cluster, user.resource_uid)
+        return [adoption] if adoption is not None else []
 
 
 def _counted(uses: list[_Use], at: datetime | None, now: datetime) -> datetime:

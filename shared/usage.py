@@ -63,15 +63,17 @@ class Usage:
     ) -> Succession | None:
         """Return what may come after the version that a cluster names; None if it names none, or nothing is known.
 
-        `shared` keeps what was read of a key for the other clusters of a sweep that use it.
+        `shared` keeps what was read of a key for the other clusters of a sweep that use it; a look by itself reads what
+        is known of this one alone, for two thousand may use the key.
         """
         reference = cluster.encryption.key
         if reference is None or reference.version is None:
             return None
-        books = (shared or {}).get(reference.key) or await self._books(reference.key)
-        if shared is not None:
-            shared[reference.key] = books
         uid = cluster.resource_uid or "-"
+        if shared is None:
+            books = await self._books_of(reference, cluster.id, uid)
+        else:
+            books = shared[reference.key] = shared.get(reference.key) or await self._books(reference.key)
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == (cluster.id, uid)), None)
         if mine is None or not books.versions:
             return None
@@ -85,14 +87,14 @@ class Usage:
         reference = cluster.encryption.key
         if reference is None or reference.version is None:
             return () if reference is None else (reference,)
-        books, me = await self._books(reference.key), (cluster.id, cluster.resource_uid or "-")
-        mine = next((one for one in books.users if (one.cluster, one.resource_uid) == me), None)
-        if mine is None:
+        books = await self._books_of(reference, cluster.id, cluster.resource_uid or "-")
+        if not books.users:
             return (reference,)
-        its = {one.version: one for one in books.adoptions if (one.cluster, one.resource_uid) == me}
+        (mine,) = books.users
+        taken_up = {one.version for one in books.adoptions}
         order = [one.version for one in books.versions]
-        found = needs(replace(mine, version=reference.version), [*its.values()], books.versions, order, now)
-        before = [version for version, need in found.items() if version in its and need.why in _STILL_READ]
+        found = needs(replace(mine, version=reference.version), books.adoptions, books.versions, order, now)
+        before = [version for version, need in found.items() if version in taken_up and need.why in _STILL_READ]
         return (reference, *(replace(reference, version=one) for one in before if one != reference.version))
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
@@ -102,6 +104,13 @@ class Usage:
     async def _books(self, key: KeyId) -> Books:
         users, adoptions = await self.keys.users(key), await self.keys.adoptions(key)
         return Books(users, adoptions, (await self.keys.key(key)).versions)
+
+    async def _books_of(self, named: KeyReference, cluster: ClusterId, uid: str) -> Books:
+        """The same, but of one cluster alone."""
+        user, versions = await self.keys.user(named.key, cluster, uid), (await self.keys.key(named.key)).versions
+        names = dict.fromkeys(one for one in (named.version, *(version.version for version in versions)) if one)
+        adoptions = [await self.keys.adoption(named.key, name, cluster, uid) for name in names]
+        return Books([user] if user else [], [one for one in adoptions if one is not None], versions)
 
     async def mend(self, key: KeyId, users: Iterable[tuple[KeyUser, bool]], *, now: datetime) -> list[ClusterId]:
         """Add the users of a key that the ledger lacks though their rows are there: a rotation would miss them.

@@ -384,10 +384,20 @@ class World:
         version = versions[max(0, len(versions) - 1 - back)]
         self.azure.keyvault.set_key(self.used, version=version, expires=self.now + hours * HOUR)
 
+    def start_late(self, hours: int, *, lost: bool) -> None:
+        """Somebody makes a version that starts later, perhaps after a newer one is made."""
+        self.rotate(self.used, lost=lost)
+        self.azure.keyvault.set_key(self.used, not_before=self.now.replace(microsecond=0) + hours * HOUR)
+
     def mend(self) -> None:
-        """Somebody enables and extends all that nobody retired, and starts every cluster."""
-        for version in set(self.used.versions) - self.retired:
-            self.azure.keyvault.set_key(self.used, version=version, enabled=True, expires=self.now + 10_000 * HOUR)
+        """Somebody enables, starts and extends all that nobody retired, and starts every cluster."""
+        ends = self.now + 10_000 * HOUR
+        for version in self.used.versions.values():
+            if version.version not in self.retired:
+                begins = version.not_before and version.created.replace(microsecond=0)
+                self.azure.keyvault.set_key(
+                    self.used, version=version.version, enabled=True, not_before=begins, expires=ends
+                )
         for cluster in self.clusters:
             if not cluster.is_running:
                 self.switch(int(cluster.name.removeprefix("aks-")))

@@ -220,7 +220,7 @@ def webhook_path(host: HostProcess) -> str:
 def test_a_route_passes_its_parameters_query_and_body(host: HostProcess) -> None:
     answer = host.call(
         "POST",
-        "/api/items/5/a%20part?q=1&q=2&r=%26",
+        "/api/items/5/a%20part?q=1&q=2&r=%26&s=",
         key=host.function_key,
         body=b"the body",
         headers={"User-Agent": "a test"},
@@ -231,7 +231,7 @@ def test_a_route_passes_its_parameters_query_and_body(host: HostProcess) -> None
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == {
         "method": "POST",
-        "url": f"{host.url}/api/items/5/a%20part?q=1&q=2&r=%26",
+        "url": f"{host.url}/api/items/5/a%20part?q=1&q=2&r=%26&s=",
         "route": {"id": "5", "part": "a part"},
         "query": {"q": "1,2", "r": "&"},
         "agent": "a test",

@@ -21,6 +21,7 @@ from shared.keys import KeyId, VaultId
 from shared.queues import Queues
 from shared.reasons import Reason
 from shared.rotation import KeyUser, Why, picture
+from tests.builders import OTHER_SUBSCRIPTION
 from tests.product import NOW, Product, product
 
 if TYPE_CHECKING:
@@ -202,6 +203,23 @@ async def test_a_throttled_look_comes_back_and_loses_nothing(
     assert await how(app) == {}
 
 
+async def test_users_are_told_of_a_version_though_azure_throttles_what_else_is_looked_at(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1", "aks-2")
+    version = azure.keyvault.rotate(vault, key)
+    before = await app.messages("keys")
+    azure.faults.fail_next("GET", "roleAssignments", 429, code="x", message="x", headers={"Retry-After": "600"})
+
+    await app.inspector.inspect(announced(vault, version), now=NOW)
+
+    told = [json.loads(message)["cluster"].rpartition("/")[2] for message in await taken(app)]
+    assert sorted(told) == ["aks-1", "aks-2"]
+    assert await app.messages("keys") == before + 1, "the look comes back"
+    assert await app.inspector.inspect(announced(vault, version), now=NOW) == ()
+    assert await taken(app) == []
+
+
 async def test_a_vault_that_no_subscription_shows_is_no_failure(app: Product) -> None:
     assert await app.inspector.inspect(SWEPT, now=NOW) == ()
     assert await app.rows("rotations") == []
@@ -296,6 +314,34 @@ async def test_a_version_that_was_disabled_is_expected_six_hours_after_it_was_se
     assert await app.rows("rotations") == rows
 
 
+async def test_a_version_that_starts_after_a_newer_one_was_made_does_not_take_its_place(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    (cluster,) = azure.aks.clusters.values()
+    azure.access.assign(cluster.principal_id, "Key Vault Crypto User", vault.id)
+    first, hour = key.current.version, timedelta(hours=1)
+    start = azure.clock.now()
+    azure.clock.advance(timedelta(minutes=5))
+    late = azure.keyvault.rotate(vault, key)
+    azure.keyvault.set_key(key, version=late, not_before=start + 24 * hour)
+    azure.clock.advance(timedelta(minutes=5))
+    newest = azure.keyvault.rotate(vault, key)
+    azure.clock.advance(48 * hour)
+
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+
+    assert {kek.version for kek in azure.aks.versions_in_use(cluster)} == {newest}
+    assert await standings(app, azure.clock.now()) == {
+        first: Why.NO_EVIDENCE,
+        late: Why.NO_EVIDENCE,
+        newest: Why.CURRENT,
+    }
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(SWEPT, now=azure.clock.now())
+    assert await app.rows("rotations") == rows
+
+
 async def deadlines(app: Product, version: str) -> list[datetime | None]:
     return [one.expected_by for one in await app.keys.adoptions(KEY) if one.version == version]
 
@@ -316,8 +362,10 @@ async def test_a_version_that_is_learned_of_after_its_event_was_changed_by_nobod
 
     await app.inspector.inspect(SWEPT, now=NOW + timedelta(minutes=1))
 
-    read = next(one for one in (await app.keys.key(KEY)).versions if one.version == version)
-    assert read.created is not None
+    learned = next(one for one in (await app.keys.key(KEY)).rotations if one.version.version == version)
+    (row,) = [row for row in await app.rows("rotations") if row["RowKey"] == f"v|{version}"]
+    assert learned.latency is not None
+    assert row["latencySeconds"] == learned.latency.total_seconds()
     assert [row for row in await app.rows("activity") if row["kind"] == "version-changed"] == []
 
 
@@ -345,6 +393,22 @@ async def test_a_key_that_was_purged_and_made_anew_stops_all_who_used_its_versio
 async def found_with(app: Product) -> dict[Reason, int]:
     """What is wrong with the key, and how many clusters each concerns."""
     return {one.reason: one.count for one in (await app.keys.key(KEY)).findings}
+
+
+async def test_an_event_that_comes_after_its_version_was_purged_takes_nobody_off_the_current_one(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    current, later = key.current.version, azure.clock.now() + timedelta(hours=9)
+    purged = announced(vault, "0" * 32)
+
+    await app.inspector.inspect(purged, now=later)
+
+    assert await how(app) == {current: Detection.BASELINE, "0" * 32: Detection.EVENT}
+    assert (await standings(app, later + timedelta(hours=9)))[current] is Why.NOT_LEFT
+    rows = await app.rows("rotations")
+    await app.inspector.inspect(purged, now=later)
+    assert await app.rows("rotations") == rows
 
 
 @pytest.mark.parametrize("unreadable", [False, True])
@@ -425,6 +489,26 @@ async def test_a_key_is_found_where_its_vault_was_moved_to(
     assert Reason.VAULT_MISSING not in await found_with(app)
     await taken(app)
     await assert_nothing_more_is_written(app, SWEPT)
+
+
+async def test_a_vault_made_anew_elsewhere_is_found_by_its_event_though_its_old_place_may_not_be_read_any_more(
+    app: Product, azure: Azure, vault: SimulatedVault, key: SimulatedKey
+) -> None:
+    await use(app, azure, key, "aks-1")
+    lost = key.current.version
+    del azure.keyvault.vaults[vault.id.lower()]
+    azure.permissions.refuse("*/read", scope=vault.id)
+    anew = azure.keyvault.add_vault(KEY.vault, subscription=OTHER_SUBSCRIPTION)
+    version = azure.keyvault.add_key(anew, KEY.name).current.version
+
+    await app.inspector.inspect(announced(anew, version), now=NOW)
+
+    known = await app.keys.key(KEY)
+    assert known.vault_id == VaultId.parse(anew.id)
+    assert await how(app) == {lost: Detection.BASELINE, version: Detection.EVENT}
+    assert (await found_with(app))[Reason.VERSION_MISSING] == 1
+    await taken(app)
+    await assert_nothing_more_is_written(app, announced(anew, version))
 
 
 @pytest.mark.parametrize("seen_before", [True, False])

@@ -13,7 +13,7 @@ from shared.keyhealth import AT_RISK, SHOWN, Concern, Finding, KeyFacts, concern
 from shared.keys import Grant, KeyVersion, RotationPolicy, VaultNetwork
 from shared.policy import Keys
 from shared.reasons import Reason, Subject, fix
-from shared.rotation import KeyUser, Need, Standing, Why
+from shared.rotation import Adoption, How, KeyUser, Need, Standing, Why
 from tests.builders import CLUSTER_ID, NOW, RESOURCE_UID, SUBSCRIPTION, key, vault
 
 DAY = timedelta(days=1)
@@ -301,3 +301,24 @@ def test_an_event_is_told_as_a_finding_that_is_told_and_says_as_much(
     reason, of, count = found
 
     assert is_found([Finding(reason, of, (), count, NOW)], cause, version) is expected
+
+
+def adopted(version: str, **said: Any) -> Adoption:
+    due = NOW - 9 * DAY
+    return Adoption(version, CLUSTER_ID, RESOURCE_UID, How.EXPECTED, NOW - 10 * DAY, expected_by=due, **said)
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"),
+    [
+        pytest.param(KeyVersion("c" * 32, True, NOW - 10 * DAY), ["still-in-use", "adoption-overdue"], id="read"),
+        pytest.param(KeyVersion("c" * 32), [], id="named-by-an-event-alone"),
+    ],
+)
+def test_nobody_is_late_for_a_version_that_may_not_be_there(newest: KeyVersion, expected: list[str]) -> None:
+    in_use = adopted(NEW, first_seen=NOW - 9 * DAY, last_seen=NOW, last_tried=NOW)
+    adoptions = [in_use, adopted(newest.version)]
+
+    late = facts(versions=[OLD_VERSION, NEW_VERSION, newest], adoptions=adoptions, logs_read=True)
+
+    assert [str(why) for why, *_ in found(late) if why in {Reason.STILL_IN_USE, Reason.ADOPTION_OVERDUE}] == expected

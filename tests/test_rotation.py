@@ -380,14 +380,44 @@ def test_when_a_version_is_expected_to_be_taken_up(version: KeyVersion, expected
     assert expected_by(version, NOW - HOUR, ADOPTION) == expected
 
 
-def test_versions_are_in_the_order_in_which_they_can_be_used() -> None:
+def test_versions_are_in_the_order_in_which_they_were_made_whenever_each_starts() -> None:
     later = KeyVersion("d" * 32, True, NOW - 40 * DAY, not_before=NOW)
     same = KeyVersion("0" * 32, True, CREATED[NEW])
+    announced = KeyVersion("f" * 32)
 
-    order = in_order([(one, NOW) for one in (later, *reversed(VERSIONS), same)])
+    order = in_order([(one, NOW) for one in (announced, later, *reversed(VERSIONS), same)])
 
-    assert order == [OLD, MIDDLE, same.version, NEW, later.version]
+    assert order == [later.version, OLD, MIDDLE, same.version, NEW, announced.version]
     assert usable_from(later, NOW - DAY) == NOW
+
+
+STARTS_LATE = [VERSIONS[0], replace(VERSIONS[1], not_before=NOW - 2 * DAY), VERSIONS[2]]
+
+
+def test_a_version_whose_start_came_after_a_newer_one_was_made_does_not_overtake_it() -> None:
+    user = customer(since=NOW - 40 * DAY)
+    adoptions = expected([user], (), [(one, NOW) for one in STARTS_LATE], ADOPTION)
+
+    assert judged(user, adoptions, STARTS_LATE) == {
+        "old": "not-shown-unneeded: no-evidence",
+        "middle": "not-shown-unneeded: no-evidence",
+        "new": "needed: current",
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "standing"),
+    [
+        pytest.param(-19 * HOUR, "not-shown-unneeded: no-evidence", id="not-a-day-after-it-could-be-taken-up"),
+        pytest.param(-18 * HOUR, "candidate: seen-elsewhere", id="a-day-after"),
+    ],
+)
+def test_a_version_is_no_candidate_before_the_logs_go_a_day_beyond_its_own_start(
+    last: timedelta, standing: str
+) -> None:
+    adoptions = [due(MIDDLE, -2 * DAY + ADOPTION), seen(NEW, -9 * DAY, last)]
+
+    assert judged(customer(), adoptions, STARTS_LATE)["middle"] == standing
 
 
 @pytest.mark.parametrize(

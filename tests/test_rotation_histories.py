@@ -30,6 +30,7 @@ FAILS = st.sampled_from([False, False, False, True])
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("rotate"), st.booleans()),
     st.tuples(st.just("rotate-with-care"), NUMBER),
+    st.tuples(st.just("start-late"), st.integers(1, 20), st.booleans()),
     st.tuples(st.just("rotate-named"), st.booleans()),
     st.tuples(st.just("deliver"), st.integers(0, 9), st.booleans()),
     st.tuples(st.just("sweep")),
@@ -87,6 +88,8 @@ async def _play_more(scene: World, step: Step) -> None:
             scene.end(back, hours)
         case ("mend",):
             scene.mend()
+        case ("start-late", hours, lost):
+            scene.start_late(hours, lost=lost)
         case _:
             await _play_the_rest(scene, step)
 

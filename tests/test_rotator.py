@@ -328,6 +328,25 @@ async def test_a_version_that_no_event_announced_counts_before_the_app_knew_it(
     assert rotations_taken(azure) == []
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_version_that_an_event_alone_named_counts_only_if_the_vault_shows_it(
+    app: Product, azure: Azure, key: SimulatedKey, *, there: bool
+) -> None:
+    await see(app, azure, keyed(azure, key))
+    named = azure.keyvault.rotate(key.vault, key) if there else "0" * 32
+    azure.faults.fail_next("GET", "/versions", 403, code="AuthorizationFailed", message="no")
+    announced = KeyRequest(KEY, "event:1", vault_id(azure), named)
+    await app.inspector.inspect(announced, now=azure.clock.now())
+
+    if there:
+        with pytest.raises(Declined, match="1 legacy cluster"):
+            await rotate(app, azure)
+    else:
+        assert await rotate(app, azure) is not None
+
+    assert len(rotations_taken(azure)) == (not there)
+
+
 CLOSED: list[Any] = [
     pytest.param({}, "ForbiddenByRbac|not authorized", id="no-role"),
     pytest.param({"public_network_access": "Disabled"}, "Public network access is disabled", id="closed"),
