@@ -154,6 +154,12 @@ class Rewrite:
         """Whether it is not tried again by itself."""
         return self.failures >= MOST_FAILURES
 
+    def counting_from(self, moment: datetime | None) -> Self:
+        """Return how far it is, if only what was begun at that moment or later counts. Its failures are kept."""
+        if moment is None or self.begun_at is None or self.begun_at >= moment:
+            return self
+        return replace(self, chunks=None, done=0, begun_at=None)
+
     def rests_until(self, now: datetime) -> datetime | None:
         """Return until when its next step waits after a failure; None if it may start."""
         until = self.failed_at + TRY_AGAIN_AFTER if self.failed_at is not None else now

@@ -204,13 +204,15 @@ class Succession:
     """What may come after the version that a legacy cluster names.
 
     `newest` is the newest version of its key that is newer than that one and can be used now; None if there is none.
-    `rewritten` says that all its secrets are known to be rewritten since it took its version. `taken_back_at` is when
-    it began to name that, if the newest one was in effect before: somebody took it back.
+    `rewritten` says that all its secrets are known to be rewritten since it took its version, `counts_from` from when
+    on a rewrite counts, None where that is not known. `taken_back_at` is when it began to name that, if the newest one
+    was in effect before: somebody took it back.
     """
 
     newest: str | None
     rewritten: bool
     taken_back_at: datetime | None = None
+    counts_from: datetime | None = None
 
 
 def succession(
@@ -231,7 +233,7 @@ def succession(
     mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
     was_there = any(one.version == newest and one.effective_at is not None for one in mine)
     since = next((one.since for one in mine if one.version == user.version), None)
-    return Succession(newest, rewritten=confirmed, taken_back_at=since if was_there else None)
+    return Succession(newest, confirmed, since if was_there else None, effective)
 
 
 def expected(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.clusters import Cluster, ClusterId
+from shared.clusters import Cluster, ClusterId, Encryption
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId, KeyVersion, VaultId
@@ -55,12 +55,21 @@ class Usage:
             await self._leave(past, record, cluster, now)
         return replace(record, use=summed_up, past_keys=past)
 
+    async def note_passed(self, record: Record, cluster: Cluster, named: Encryption, *, now: datetime) -> Record:
+        """Remember that an update of ours may have let a cluster name this, whatever it names by now.
+
+        Secrets may have been written with it. So if somebody was faster to take it back than a look was to see it, only
+        a rewrite from now on counts.
+        """
+        return await self.note(record, replace(cluster, encryption=named, provisioning_state="Updating"), now=now)
+
     async def succession(
         self, cluster: Cluster, *, now: datetime, shared: dict[KeyId, Books] | None = None
     ) -> Succession | None:
         """Return what may come after the version that a cluster names; None if it names none, or nothing is known.
 
-        `shared` keeps what was read of a key for the other clusters of a sweep that use it.
+        `shared` keeps what was read of a key for the other clusters of a sweep that use it. Where the ledger knows the
+        cluster with another version, it named that one in between: no rewrite is known to be newer.
         """
         reference = cluster.encryption.key
         if reference is None or reference.version is None:
@@ -72,7 +81,9 @@ class Usage:
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == (cluster.id, uid)), None)
         if mine is None or not books.versions:
             return None
-        return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
+        if mine.version != reference.version or mine.ended_at is not None:
+            mine = replace(mine, version=reference.version, rewritten_at=None)
+        return succession(mine, books.adoptions, books.versions, now)
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
         """Return where a key lies; None if the app has never been able to read it."""

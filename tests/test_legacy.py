@@ -521,6 +521,97 @@ async def test_a_cluster_whose_own_version_is_gone_is_not_moved_to_another_key_m
     assert on.writes() == 0
 
 
+async def test_a_version_that_is_taken_back_before_the_app_saw_it_in_effect_asks_for_another_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.key.uri_of(on.named)
+    on.rotate()
+    await on.inspect()
+    await on.look()
+    on.later(OPERATION)
+    azure.aks.write_secret(on.cluster, "written-in-between")
+    on.name(first)
+    on.rotate()
+    await on.inspect()
+
+    shut = await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (first.rpartition("/")[2], 1, True)
+    assert (shut.action, shut.reasons) == (Action.REPORT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+    assert [row["outcome"] for row in await on.app.writes_noted()] == ["withdrawn"]
+    rows = await on.all_rows()
+    await on.settle()
+    assert await on.all_rows() == rows
+    on.rewrite_by_hand()
+    await on.confirm()
+    await on.settle()
+    assert (on.named, on.readable()) == (on.key.current.version, True)
+
+
+async def test_an_update_that_never_arrived_asks_for_no_other_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    second = on.rotate()
+    await on.inspect()
+    azure.faults.drop_next("PUT", "managedClusters", accepted=False)
+
+    await on.settle()
+
+    assert (on.named, on.writes()) == (second, 1)
+
+
+async def test_a_version_that_the_ledger_took_down_and_the_row_did_not_asks_for_another_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    first, second = on.named, on.rotate()
+    await on.inspect()
+    await on.settle()
+    on.later()
+    await on.app.keys.use(KEY, replace(await on.user(), version=first), in_effect=True, now=on.now)
+    on.rotate()
+    await on.inspect()
+
+    shut = await on.settle()
+
+    assert (on.named, shut.reasons[0]) == (second, Reason.NOT_REENCRYPTED)
+    on.later()
+    await on.app.sweeper.sweep(ShardRequest("run-1", on.id.subscription, "timer"), now=on.now)
+    await on.settle()
+    assert (on.named, on.readable()) == (on.key.current.version, True)
+
+
+async def test_a_rewrite_that_was_made_before_the_version_was_taken_back_and_named_again_is_made_anew(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    first, second = on.key.uri_of(on.named), on.rotate()
+    await on.inspect()
+    await on.settle()
+    audit = await opened.enter_async_context(product(account, policy("update-and-reencrypt", mode="audit")))
+    for url in (first, on.key.uri_of(second)):
+        on.later()
+        on.name(url)
+        run = f"run-{url[-32:]}"
+        await audit.sweeper.sweep(ShardRequest(run, on.id.subscription, "timer"), now=on.now)
+    commands = on.commands()
+
+    on.later()
+    await on.settle()
+
+    assert on.commands() == [*commands, "i=0 n=0", "i=1 n=1"]
+    rewritten_at = (await on.user()).rewritten_at
+    assert rewritten_at is not None
+    assert rewritten_at >= on.now - 5 * MINUTE
+    commands = on.commands()
+    await on.settle()
+    assert on.commands() == commands
+
+
 # what an old version is needed for
 
 
