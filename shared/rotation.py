@@ -104,6 +104,7 @@ class KeyUser:
     `begun_before` says that it was older than the ledger's first sight of it. `version` is the one that a legacy
     cluster names. `rewritten_at` is the newest confirmed rewrite of all its secrets. `gone` says that the cluster
     was deleted; else, once `ended_at` is set, it uses something else: `ended_as` is its key management since.
+    `principals_before` are the identities that it had with this key before, each with until when.
     """
 
     cluster: ClusterId
@@ -119,6 +120,15 @@ class KeyUser:
     ended_at: datetime | None = None
     ended_as: KeyManagement | None = None
     gone: bool = False
+    principals_before: tuple[tuple[str, datetime], ...] = ()
+
+    def with_history_of(self, before: KeyUser, now: datetime) -> KeyUser:
+        """Return it with what is known of an earlier time: its last rewrite, and the identities that it had."""
+        principals = dict(before.principals_before)
+        if before.principal is not None and before.principal != self.principal:
+            principals[before.principal] = now
+        kept = replace(self, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
+        return replace(kept, principals_before=tuple(principals.items()))
 
     @property
     def is_legacy(self) -> bool:
