@@ -146,8 +146,12 @@ class RunCommands:
         return command
 
     def _end(self, command: SimulatedCommand, how: Spoiling | None, when: datetime) -> None:
+        try:
+            outage = self._secrets.outage(command.cluster, when)
+        except LookupError:  # the cluster was deleted meanwhile, and its pods with it
+            return
         command.ended = when
-        if how is Spoiling.NO_POD or self._secrets.outage(command.cluster, when) is not None:
+        if how is Spoiling.NO_POD or outage is not None:
             command.reason = "KubernetesPerformanceError: the command's pod did not start within 30s on your cluster"
             return
         if how is Spoiling.EXIT:
