@@ -721,6 +721,7 @@ class Chance:
         self.on = on
         self.dice = random.Random(seed)  # noqa: S311  an order of steps is no secret
         self.steps: list[str] = []
+        self.left: str | None = None
 
     async def happen(self) -> None:
         """Let one thing happen, and hold the product to what must always be so."""
@@ -729,6 +730,7 @@ class Chance:
         self.steps.append(name)
         await THINGS[name](self)
         if on.writes() > writes:
+            self.left = before
             keks = {
                 secret.kek.version if secret.kek else None for secret in on.azure.aks.secrets.secrets_of(on.cluster)
             }
@@ -738,8 +740,10 @@ class Chance:
         await self._believes_what_is_so()
 
     async def _believes_what_is_so(self) -> None:
-        """What the ledger says is rewritten since the last update took effect is."""
+        """What the ledger says is rewritten since the last update took effect is; an open claim is settled first."""
         on, user = self.on, await self.on.user()
+        if (await on.app.record(on.cluster)).claim is not None:
+            return
         current = next((one for one in await on.app.keys.adoptions(KEY) if one.version == user.version), None)
         effective = current.effective_at if current is not None else None
         if effective is None or user.rewritten_at is None or user.rewritten_at < effective or on.named != user.version:
@@ -773,6 +777,12 @@ class Chance:
         if self.on.cluster.provisioning_state == "Succeeded" and self.dice.random() < 0.7:
             await self.on.confirm()
 
+    async def take_back(self) -> None:
+        """Somebody takes the version back that the app named, whether or not the app has seen it in effect."""
+        if self.left is not None and self.on.cluster.provisioning_state == "Succeeded":
+            self.on.name(self.on.key.uri_of(self.left))
+            self.left = None
+
     async def spoil(self) -> None:
         self.on.azure.aks.commands.spoil_next(self.dice.choice(list(Spoiling)))
 
@@ -793,6 +803,7 @@ THINGS: dict[str, Callable[[Chance], Awaitable[None]]] = {
     "sweep": Chance.sweep,
     "write a secret": Chance.write_a_secret,
     "rewrite by hand": Chance.rewrite_by_hand,
+    "take back": Chance.take_back,
     "spoil": Chance.spoil,
     "crash": Chance.crash,
     "resume": Chance.resume,
