@@ -19,7 +19,7 @@ from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 from shared.calls import arm_clients, read_json, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
-from shared.errors import Malformed, Missing, Unreadable
+from shared.errors import Malformed, Missing, Unavailable, Unreadable
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -44,6 +44,7 @@ Source: Azure CLI, aks command invoke; Azure/azure-rest-api-specs issue 22480 (M
 """
 
 _COMMAND = re.compile(r"/commandResults/(\w{1,64})(?:\?|$)", re.IGNORECASE)
+_COMMAND_ID = re.compile(r"\w{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,10 @@ class Aks:
         """Start a shell command in a pod of a cluster; return where its result will be, without waiting for it.
 
         Where the cluster asks Entra ID, the command runs as the app's own identity: its token is passed on, and never
-        kept. Source: AKS docs, access-private-cluster.
+        kept. A short command may have ended by the time of the answer, which then is its result.
+        Sources: AKS docs, access-private-cluster; Azure REST reference, Managed Clusters - Run Command (200 and 202).
         """
-        addresses: list[str] = []
-
-        def keep_address(response: PipelineResponse[Any, Any]) -> None:
-            addresses.append(response.http_response.headers.get("Location") or "")
+        answers: list[PipelineResponse[Any, Any]] = []
 
         with translated(writing=True):
             token = await self._cluster_token() if cluster.entra else None
@@ -139,12 +138,12 @@ class Aks:
                 RunCommandRequest(command=command, cluster_token=token),
                 polling=False,
                 retry_total=0,
-                raw_response_hook=keep_address,
+                raw_response_hook=answers.append,
                 connection_timeout=_CONNECT_SECONDS,
                 read_timeout=_READ_SECONDS,
             )
-        found = _COMMAND.search(addresses[-1]) if addresses else None
-        return f"{cluster.id}/commandResults/{found[1]}" if found else None
+        command_id = _command_id(answers[-1]) if answers else None
+        return f"{cluster.id}/commandResults/{command_id}" if command_id else None
 
     async def command_end(self, cluster_id: ClusterId, operation: str) -> CommandEnd | None:
         """Return how a command ended, given where its result is; None while it runs.
@@ -161,6 +160,8 @@ class Aks:
                 result = await operations.get_command_result(cluster_id.group, cluster_id.name, found[1])
         except Missing:
             return CommandEnd(None)
+        except ValueError as error:  # what it is about may hold what the command printed
+            raise Unavailable(type(error).__name__, "an answer that can't be read") from None
         if result is None or (result.provisioning_state or "").lower() not in TERMINAL_STATES:
             return None
         ran = (result.provisioning_state or "").lower() == "succeeded"
@@ -217,6 +218,20 @@ def _listed(document: dict[str, Any]) -> Cluster | None:
     except Malformed as error:
         log.warning("a listed cluster was left out: %s", error)
         return None
+
+
+def _command_id(answer: PipelineResponse[Any, Any]) -> str | None:
+    """The id of a command that Azure took; None if its answer names none. Of the answer nothing else is kept."""
+    response = answer.http_response
+    found = _COMMAND.search(response.headers.get("Location") or "")
+    if found is not None:
+        return found[1]
+    try:
+        result = response.json()
+    except ValueError:
+        return None
+    name = result.get("id") if isinstance(result, dict) else None
+    return name if isinstance(name, str) and _COMMAND_ID.fullmatch(name) else None
 
 
 def _operation(response: PipelineResponse[Any, Any], _body: Any, _headers: Any) -> str | None:

@@ -276,6 +276,8 @@ def _reencrypt(facts: Facts, reasons: tuple[Reason, ...], now: datetime) -> Deci
     hindered, rewrite = hindrance(facts.cluster), facts.rewrite
     if hindered is not None:
         return Decision(Action.REPORT, (hindered, *reasons))
+    if rewrite is not None and facts.succession is not None:
+        rewrite = rewrite.counting_from(facts.succession.counts_from)
     if rewrite is not None and rewrite.is_over:  # the ledger took no note of it: once more would change nothing
         return Decision(Action.REPORT, reasons)
     if rewrite is not None and rewrite.has_failed:

@@ -100,7 +100,7 @@ class KeyLedger:
         if moved and not anew and not in_effect:
             return False
         if before is not None:
-            user = replace(user, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
+            user = user.with_history_of(before, now)
         if before is not None and not moved:
             user = replace(user, since=before.since, begun_before=before.begun_before)
         begins = anew or (before is not None and before.version != user.version)
@@ -540,6 +540,7 @@ def _user_values(key: KeyId, user: KeyUser) -> dict[str, Any]:
             "endedAt": user.ended_at,
             "endedAs": user.ended_as,
             "gone": user.gone,
+            "principalsBefore": ",".join(f"{who}|{until.isoformat()}" for who, until in user.principals_before) or None,
         }
     )
 
@@ -560,7 +561,13 @@ def _user(row: Row) -> KeyUser:
         ended_at=row.get("endedAt"),
         ended_as=KeyManagement(row["endedAs"]) if "endedAs" in row else None,
         gone=row["gone"],
+        principals_before=tuple(_principal_before(one) for one in row.get("principalsBefore", "").split(",") if one),
     )
+
+
+def _principal_before(text: str) -> tuple[str, datetime]:
+    principal, until = text.split("|")
+    return principal, datetime.fromisoformat(until)
 
 
 def _adoption_values(key: KeyId, adoption: Adoption) -> dict[str, Any]:

@@ -174,6 +174,8 @@ class Reconciler:
         if isinstance(change, Change):
             stop_after = self.policy.limits.stop_after_failures
             await self.pauses.count(record.cluster_id, claim.intent, what, stop_after=stop_after, now=now)
+            if change.rotates and what is not Settlement.GONE and cluster.etag != change.etag:
+                record = await self.usage.note_passed(record, cluster, change.after, now=now)
         return await self.ledger.settle(record, what, now=now, refusal=refusal)
 
     async def _settled_step(

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId
-from shared.errors import Throttled, Unreadable
+from shared.errors import Throttled, Unavailable, Unreadable
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId
 from shared.records import Settlement
@@ -35,7 +35,8 @@ class Rewriter:
     async def ran(self, cluster_id: ClusterId, step: Reencryption, operation: str | None) -> Ran | None:
         """Return what came of a step; None while its command runs, or where that can't be told now.
 
-        Of what the command printed nothing leaves this room but the counts.
+        Of what the command printed nothing leaves this room but the counts. A result that Azure never gives is one of a
+        command that took too long: nothing else may wait for it.
         """
         if operation is None:
             return None
@@ -43,7 +44,7 @@ class Rewriter:
             end = await self.aks.command_end(cluster_id, operation)
         except Throttled:
             return None
-        except Unreadable as error:
+        except (Unavailable, Unreadable) as error:
             log.warning("%s: what came of a command can't be read: %s", cluster_id, error)
             return None
         return Ran(end.exit_code, read(step, end.printed)) if end is not None else None

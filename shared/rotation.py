@@ -104,6 +104,7 @@ class KeyUser:
     `begun_before` says that it was older than the ledger's first sight of it. `version` is the one that a legacy
     cluster names. `rewritten_at` is the newest confirmed rewrite of all its secrets. `gone` says that the cluster
     was deleted; else, once `ended_at` is set, it uses something else: `ended_as` is its key management since.
+    `principals_before` are the identities that it had with this key before, each with until when.
     """
 
     cluster: ClusterId
@@ -119,6 +120,15 @@ class KeyUser:
     ended_at: datetime | None = None
     ended_as: KeyManagement | None = None
     gone: bool = False
+    principals_before: tuple[tuple[str, datetime], ...] = ()
+
+    def with_history_of(self, before: KeyUser, now: datetime) -> KeyUser:
+        """Return it with what is known of an earlier time: its last rewrite, and the identities that it had."""
+        principals = dict(before.principals_before)
+        if before.principal is not None and before.principal != self.principal:
+            principals[before.principal] = now
+        kept = replace(self, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
+        return replace(kept, principals_before=tuple(principals.items()))
 
     @property
     def is_legacy(self) -> bool:
@@ -207,13 +217,15 @@ class Succession:
     """What may come after the version that a legacy cluster names.
 
     `newest` is the newest version of its key that is newer than that one and can be used now; None if there is none.
-    `rewritten` says that all its secrets are known to be rewritten since it took its version. `taken_back_at` is when
-    it began to name that, if the newest one was in effect before: somebody took it back.
+    `rewritten` says that all its secrets are known to be rewritten since it took its version, `counts_from` from when
+    on a rewrite counts, None where that is not known. `taken_back_at` is when it began to name that, if the newest one
+    was in effect before: somebody took it back.
     """
 
     newest: str | None
     rewritten: bool
     taken_back_at: datetime | None = None
+    counts_from: datetime | None = None
 
 
 def succession(
@@ -234,7 +246,7 @@ def succession(
     mine = [one for one in adoptions if (one.cluster, one.resource_uid) == (user.cluster, user.resource_uid)]
     was_there = any(one.version == newest and one.effective_at is not None for one in mine)
     since = next((one.since for one in mine if one.version == user.version), None)
-    return Succession(newest, rewritten=confirmed, taken_back_at=since if was_there else None)
+    return Succession(newest, confirmed, since if was_there else None, effective)
 
 
 def expected(

@@ -66,8 +66,9 @@ def seen(
     `versions` are the key's that are known; a line about any other is left for a later look.
     """
     known = {(one.version, one.cluster, one.resource_uid): one for one in adoptions}
-    present = [user for user in users if user.ended_at is None or user.ended_at >= since - _OVERLAP]
-    holders = Counter(_named(user.principal) for user in present)
+    users = list(users)
+    present = [user for user in users if _is_present(user, since)]
+    holders = Counter(principal for user in users for principal in _principals(user, since))
     by_principal: dict[str, list[Sighting]] = {}
     for sighting in sightings:
         if sighting.version in versions:
@@ -128,6 +129,19 @@ def _with(before: Adoption, sighting: Sighting, user: KeyUser, *, alone: bool) -
         first_seen=min(before.first_seen or first, first),
         last_seen=max(before.last_seen or last, last),
     )
+
+
+def _principals(user: KeyUser, since: datetime) -> set[str]:
+    """The identities with which a cluster may have used the key from a moment on.
+
+    It goes on with one that it had until its token ends, hours later. Source: AKS docs, use-managed-identity.
+    """
+    before = {_named(principal) for principal, until in user.principals_before if until >= since - _AT_LEAST}
+    return before | {_named(user.principal)} if _is_present(user, since) else before
+
+
+def _is_present(user: KeyUser, since: datetime) -> bool:
+    return user.ended_at is None or user.ended_at >= since - _OVERLAP
 
 
 def _named(principal: str | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.clusters import Cluster, ClusterId
+from shared.clusters import Cluster, ClusterId, Encryption
 from shared.events import KeyRequest
 from shared.keyledger import KeyLedger
 from shared.keys import KeyId, KeyReference, KeyVersion, VaultId
@@ -58,6 +58,14 @@ class Usage:
             await self._leave(past, record, cluster, now)
         return replace(record, use=summed_up, past_keys=past)
 
+    async def note_passed(self, record: Record, cluster: Cluster, named: Encryption, *, now: datetime) -> Record:
+        """Remember that an update of ours may have let a cluster name this, whatever it names by now.
+
+        Secrets may have been written with it. So if somebody was faster to take it back than a look was to see it, only
+        a rewrite from now on counts.
+        """
+        return await self.note(record, replace(cluster, encryption=named, provisioning_state="Updating"), now=now)
+
     async def succession(
         self, cluster: Cluster, *, now: datetime, shared: dict[KeyId, Books] | None = None
     ) -> Succession | None:
@@ -77,7 +85,7 @@ class Usage:
         mine = next((one for one in books.users if (one.cluster, one.resource_uid) == (cluster.id, uid)), None)
         if mine is None or not books.versions:
             return None
-        return succession(replace(mine, version=reference.version), books.adoptions, books.versions, now)
+        return succession(_naming(mine, reference), books.adoptions, books.versions, now)
 
     async def needed_by(self, cluster: Cluster, *, now: datetime) -> tuple[KeyReference, ...]:
         """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that.
@@ -93,7 +101,7 @@ class Usage:
         (mine,) = books.users
         taken_up = {one.version for one in books.adoptions}
         order = [one.version for one in books.versions]
-        found = needs(replace(mine, version=reference.version), books.adoptions, books.versions, order, now)
+        found = needs(_naming(mine, reference), books.adoptions, books.versions, order, now)
         before = [version for version, need in found.items() if version in taken_up and need.why in _STILL_READ]
         return (reference, *(replace(reference, version=one) for one in before if one != reference.version))
 
@@ -165,6 +173,17 @@ class Usage:
 def keys_of(record: Record) -> tuple[KeyId, ...]:
     """Return the keys that a cluster is known to have used, the one that its row names last."""
     return tuple(key for key in dict.fromkeys((*record.past_keys, record.named_key)) if key is not None)
+
+
+def _naming(known: KeyUser, reference: KeyReference) -> KeyUser:
+    """Return a cluster as its document has it.
+
+    Where the ledger knows it with another version, or with none, it named that in between: no rewrite is known to be
+    newer.
+    """
+    if known.version == reference.version and known.ended_at is None:
+        return known
+    return replace(known, version=reference.version, rewritten_at=None)
 
 
 def _past(record: Record, key: KeyId | None) -> tuple[KeyId, ...]:

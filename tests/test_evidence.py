@@ -404,6 +404,30 @@ async def test_what_an_identity_did_while_it_was_shared_stays_nobody_s_when_one_
     assert needs["aks-2"] is not Standing.CANDIDATE
 
 
+async def test_what_an_identity_did_while_it_was_shared_stays_nobody_s_when_one_cluster_gets_another(
+    scene: Scene,
+) -> None:
+    """The one that moved gets an identity of its own; the other was stopped all the time, on the old version."""
+    old = scene.key.current.version
+    moved = scene.add("aks-1")
+    stays = scene.add("aks-2", principal_id=moved.principal_id, power="Stopped")
+    own = scene.add("aks-3")
+    await scene.look()
+    new = scene.rotate()
+    await scene.after(40 * HOUR)
+
+    identity = own.document["identity"]
+    scene.azure.aks.change(moved.id, lambda document: document.update(identity=identity))
+    await scene.look()
+    await scene.after(2 * DAY)
+
+    needs = {need.cluster.name: need.standing for need in (await scene.needs())[old]}
+    assert {kek.version for kek in scene.azure.aks.versions_in_use(stays)} == {old}
+    assert needs["aks-2"] is not Standing.CANDIDATE
+    assert (await scene.seen(new))["aks-2"] == (How.EXPECTED, False)
+    await scene.assert_nothing_more_is_written()
+
+
 # what is found
 
 

@@ -92,6 +92,17 @@ async def test_a_user_keeps_since_when_it_uses_the_key_and_when_it_was_rewritten
     ]
 
 
+async def test_a_user_keeps_the_identities_that_it_had_each_with_its_end(keys: KeyLedger) -> None:
+    for number, principal in enumerate(("p-1", "p-2", "p-2", "p-1", "p-3")):
+        named = replace(USER, principal=principal, network_access=str(number))
+        await keys.use(KEY, named, in_effect=True, now=NOW + number * HOUR)
+
+    (found,) = await keys.users(KEY)
+
+    assert found.principal == "p-3"
+    assert dict(found.principals_before) == {"p-1": NOW + 4 * HOUR, "p-2": NOW + 3 * HOUR}
+
+
 async def test_a_use_that_ended_begins_again(keys: KeyLedger) -> None:
     await keys.use(KEY, USER, in_effect=True, now=NOW)
     await keys.end_use(KEY, CLUSTER, "uid-1", to=KeyManagement.PLATFORM_MANAGED, now=NOW + HOUR)

@@ -575,6 +575,97 @@ async def test_nothing_is_prepared_for_a_cluster_whose_own_version_is_gone(
     assert len(azure.journal.writes()) == before
 
 
+async def test_a_version_that_is_taken_back_before_the_app_saw_it_in_effect_asks_for_another_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    first = on.key.uri_of(on.named)
+    on.rotate()
+    await on.inspect()
+    await on.look()
+    on.later(OPERATION)
+    azure.aks.write_secret(on.cluster, "written-in-between")
+    on.name(first)
+    on.rotate()
+    await on.inspect()
+
+    shut = await on.settle()
+
+    assert (on.named, on.writes(), on.readable()) == (first.rpartition("/")[2], 1, True)
+    assert (shut.action, shut.reasons) == (Action.REPORT, (Reason.NOT_REENCRYPTED, Reason.ROTATION_DUE))
+    assert [row["outcome"] for row in await on.app.writes_noted()] == ["withdrawn"]
+    rows = await on.all_rows()
+    await on.settle()
+    assert await on.all_rows() == rows
+    on.rewrite_by_hand()
+    await on.confirm()
+    await on.settle()
+    assert (on.named, on.readable()) == (on.key.current.version, True)
+
+
+async def test_an_update_that_never_arrived_asks_for_no_other_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update")
+    await on.confirm()
+    second = on.rotate()
+    await on.inspect()
+    azure.faults.drop_next("PUT", "managedClusters", accepted=False)
+
+    await on.settle()
+
+    assert (on.named, on.writes()) == (second, 1)
+
+
+async def test_a_version_that_the_ledger_took_down_and_the_row_did_not_asks_for_another_rewrite(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    first, second = on.named, on.rotate()
+    await on.inspect()
+    await on.settle()
+    on.later()
+    await on.app.keys.use(KEY, replace(await on.user(), version=first), in_effect=True, now=on.now)
+    on.rotate()
+    await on.inspect()
+
+    shut = await on.settle()
+
+    assert (on.named, shut.reasons[0]) == (second, Reason.NOT_REENCRYPTED)
+    on.later()
+    await on.app.sweeper.sweep(ShardRequest("run-1", on.id.subscription, "timer"), now=on.now)
+    await on.settle()
+    assert (on.named, on.readable()) == (on.key.current.version, True)
+
+
+async def test_a_rewrite_that_was_made_before_the_version_was_taken_back_and_named_again_is_made_anew(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened, "update-and-reencrypt")
+    first, second = on.key.uri_of(on.named), on.rotate()
+    await on.inspect()
+    await on.settle()
+    audit = await opened.enter_async_context(product(account, policy("update-and-reencrypt", mode="audit")))
+    for url in (first, on.key.uri_of(second)):
+        on.later()
+        on.name(url)
+        run = f"run-{url[-32:]}"
+        await audit.sweeper.sweep(ShardRequest(run, on.id.subscription, "timer"), now=on.now)
+    commands = on.commands()
+
+    on.later()
+    await on.settle()
+
+    assert on.commands() == [*commands, "i=0 n=0", "i=1 n=1"]
+    rewritten_at = (await on.user()).rewritten_at
+    assert rewritten_at is not None
+    assert rewritten_at >= on.now - 5 * MINUTE
+    commands = on.commands()
+    await on.settle()
+    assert on.commands() == commands
+
+
 # what an old version is needed for
 
 
@@ -684,6 +775,7 @@ class Chance:
         self.on = on
         self.dice = random.Random(seed)  # noqa: S311  an order of steps is no secret
         self.steps: list[str] = []
+        self.left: str | None = None
 
     async def happen(self) -> None:
         """Let one thing happen, and hold the product to what must always be so."""
@@ -692,6 +784,7 @@ class Chance:
         self.steps.append(name)
         await THINGS[name](self)
         if on.writes() > writes:
+            self.left = before
             keks = {
                 secret.kek.version if secret.kek else None for secret in on.azure.aks.secrets.secrets_of(on.cluster)
             }
@@ -701,8 +794,10 @@ class Chance:
         await self._believes_what_is_so()
 
     async def _believes_what_is_so(self) -> None:
-        """What the ledger says is rewritten since the last update took effect is."""
+        """What the ledger says is rewritten since the last update took effect is; an open claim is settled first."""
         on, user = self.on, await self.on.user()
+        if (await on.app.record(on.cluster)).claim is not None:
+            return
         current = next((one for one in await on.app.keys.adoptions(KEY) if one.version == user.version), None)
         effective = current.effective_at if current is not None else None
         if effective is None or user.rewritten_at is None or user.rewritten_at < effective or on.named != user.version:
@@ -736,6 +831,12 @@ class Chance:
         if self.on.cluster.provisioning_state == "Succeeded" and self.dice.random() < 0.7:
             await self.on.confirm()
 
+    async def take_back(self) -> None:
+        """Somebody takes the version back that the app named, whether or not the app has seen it in effect."""
+        if self.left is not None and self.on.cluster.provisioning_state == "Succeeded":
+            self.on.name(self.on.key.uri_of(self.left))
+            self.left = None
+
     async def spoil(self) -> None:
         self.on.azure.aks.commands.spoil_next(self.dice.choice(list(Spoiling)))
 
@@ -756,6 +857,7 @@ THINGS: dict[str, Callable[[Chance], Awaitable[None]]] = {
     "sweep": Chance.sweep,
     "write a secret": Chance.write_a_secret,
     "rewrite by hand": Chance.rewrite_by_hand,
+    "take back": Chance.take_back,
     "spoil": Chance.spoil,
     "crash": Chance.crash,
     "resume": Chance.resume,

@@ -727,6 +727,38 @@ async def test_a_result_that_can_not_be_read_now_is_asked_for_again(
     assert (await on.user()).rewritten_by == "run-command"
 
 
+async def test_a_command_that_ends_at_once_is_answered_with_its_result(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened)
+    azure.aks.commands.duration = timedelta()
+
+    await on.settle()
+
+    assert on.commands() == ["i=0 n=0", "i=1 n=1"]
+    assert (await on.user()).rewritten_by == "run-command"
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_result_that_azure_never_gives_is_given_up_after_an_hour(
+    azure: Azure, account: Account, opened: AsyncExitStack, status: int
+) -> None:
+    on = await scene(azure, account, opened)
+    await on.look()
+    azure.faults.fail_next("GET", RESULT, status, code="InternalServerError", message="no", times=100)
+
+    on.later()
+    runs = await on.look()
+    on.later(timedelta(minutes=59))
+    given_up = await on.look()
+
+    assert runs.claim is not None
+    assert given_up.reasons[0] is Reason.REENCRYPTION_FAILED
+    assert (await on.steps_noted())[0]["fault"] == "timed-out"
+    assert await on.app.slots_held() == []
+    assert (await on.user()).rewritten_at is None
+
+
 async def test_a_cluster_that_is_updated_half_way_begins_its_rewrite_anew(
     azure: Azure, account: Account, opened: AsyncExitStack
 ) -> None:

@@ -94,6 +94,10 @@ def test_of_a_use_that_began_before_the_cluster_only_the_last_is_its_own() -> No
         pytest.param(user(NEIGHBOUR), id="both-use-it-now"),
         pytest.param(user(NEIGHBOUR, ended_at=NOW - HOUR), id="one-has-left-since"),
         pytest.param(user(NEIGHBOUR, ended_at=NOW - HOUR, gone=True), id="one-is-gone-since"),
+        pytest.param(
+            user(NEIGHBOUR, principal="another", principals_before=((PRINCIPAL.upper(), NOW - HOUR),)),
+            id="one-has-another-identity-since",
+        ),
     ],
 )
 def test_what_may_have_been_another_cluster_is_no_sight_of_either(other: KeyUser) -> None:
@@ -101,6 +105,15 @@ def test_what_may_have_been_another_cluster_is_no_sight_of_either(other: KeyUser
 
     (own,) = (one for one in found if one.cluster == CLUSTER_ID)
     assert (own.how, own.first_seen, own.last_tried) == (How.EXPECTED, None, BEGIN + 9 * HOUR)
+
+
+def test_an_identity_that_another_cluster_had_long_ago_tells_of_its_owner() -> None:
+    long_ago = ((PRINCIPAL, NOW - REACH - 26 * HOUR),)
+    other = user(NEIGHBOUR, principal="another", principals_before=long_ago)
+
+    (found,) = folded([user(), other], [expected()], line())
+
+    assert (found.cluster, found.how) == (CLUSTER_ID, How.SEEN)
 
 
 def test_a_version_that_nobody_expected_gets_an_adoption_of_its_own() -> None:

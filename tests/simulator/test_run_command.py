@@ -223,6 +223,29 @@ def test_another_command_is_not_simulated(simulator: Simulator) -> None:
     assert len(azure.journal.unknown) == 1
 
 
+def test_a_command_that_has_ended_by_the_time_of_the_answer_is_answered_with_its_result(
+    azure: Azure, arm: Arm, cluster: SimulatedCluster
+) -> None:
+    azure.aks.commands.duration = timedelta()
+
+    started = start(arm)
+
+    assert (started.status_code, "Location" in started.headers) == (200, False)
+    said = started.json()
+    assert said["properties"]["exitCode"] == 0
+    assert arm.get(f"{cluster_path('aks-1')}/commandResults/{said['id']}").json() == said
+    assert versions(azure, cluster) == [current(cluster)]
+
+
+def test_a_command_ends_with_its_cluster(azure: Azure, arm: Arm, cluster: SimulatedCluster) -> None:
+    started = start(arm)
+    azure.aks.delete(cluster.id)
+
+    azure.clock.advance(MINUTE)
+
+    assert arm.get(started.headers["Location"]).status_code == 404
+
+
 def test_the_shape_of_the_app_s_command_is_known() -> None:
     found = SHAPE.match(text(12, 34))
 

@@ -73,10 +73,13 @@ def get_operation(aks: Aks, request: Request) -> Reply:
 
 
 def run_command(aks: Aks, request: Request) -> Reply:
-    """Managed Clusters - Run Command: 202, and where the result will be."""
+    """Managed Clusters - Run Command: 202, and where the result will be; 200 and the result if it has ended."""
     cluster = aks.require(_cluster_id(request))
     body = request.body if isinstance(request.body, dict) else {}
     command = aks.commands.start(cluster, body.get("command"), body.get("clusterToken"))
+    document = command.document()
+    if document is not None:
+        return Reply(200, document)
     address = (
         f"https://{request.host}{cluster.id}/commandResults/{command.id}?api-version={request.query['api-version']}"
     )

@@ -3,7 +3,8 @@
 One command is understood: the app's own, which reads a chunk of the secrets and writes them back. It is told by the two
 integers with which it begins and by its being made of kubectl's get and replace; any other is a loud 501. What the
 shell text really does is tried elsewhere, in a real shell.
-Sources: Azure REST reference, AKS, Managed Clusters - Run Command and Get Command Result (202, Location);
+Sources: Azure REST reference, AKS, Managed Clusters - Run Command and Get Command Result (202, Location; 200 and the
+result where the command has ended);
 Azure/azure-rest-api-specs issue 22480 (MissingAADClusterToken); docstring of
 ManagedClusterAPIServerAccessProfile.disable_run_command; MicrosoftDocs/SupportArticles-docs, resolve-az-aks-command-
 invoke-failures (KubernetesPerformanceError where no pod starts; the caller's rights in the cluster).
@@ -93,7 +94,8 @@ class SimulatedCommand:
 class RunCommands:
     """The commands by id. Not locked: its caller is.
 
-    `duration`: what a command takes. `spoil_next` and `print_next` go wrong with the next commands, in their order.
+    `duration`: what a command takes; one that takes nothing has ended by the time of the answer. `spoil_next` and
+    `print_next` go wrong with the next commands, in their order.
     """
 
     def __init__(self, clock: Clock, secrets: Secrets) -> None:
@@ -128,7 +130,11 @@ class RunCommands:
             how = Spoiling.NO_POD
         if how is None and isinstance(token, str) and not self.knows_caller(token):
             how = Spoiling.EXIT
-        if how is not Spoiling.HANG:
+        if how is Spoiling.HANG:
+            return command
+        if not self.duration:
+            self._end(command, how, command.started)
+        else:
             self._clock.at(command.started + self.duration, lambda when: self._end(command, how, when))
         return command
 
@@ -140,8 +146,12 @@ class RunCommands:
         return command
 
     def _end(self, command: SimulatedCommand, how: Spoiling | None, when: datetime) -> None:
+        try:
+            outage = self._secrets.outage(command.cluster, when)
+        except LookupError:  # the cluster was deleted meanwhile, and its pods with it
+            return
         command.ended = when
-        if how is Spoiling.NO_POD or self._secrets.outage(command.cluster, when) is not None:
+        if how is Spoiling.NO_POD or outage is not None:
             command.reason = "KubernetesPerformanceError: the command's pod did not start within 30s on your cluster"
             return
         if how is Spoiling.EXIT:
