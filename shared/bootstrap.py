@@ -62,12 +62,14 @@ def policy() -> PolicyInForce:
     """The policy document in force. A broken one is logged; the app runs on and writes nothing."""
     from shared.policy import PolicyInForce
 
-    file = _ROOT / settings().policy_file
+    given = settings()
     try:
-        text = file.read_text(encoding="utf-8")
-        in_force = PolicyInForce.read(text, settings().second_role, run_command=settings().run_command)
+        text = (_ROOT / given.policy_file).read_text(encoding="utf-8")
+        in_force = PolicyInForce.read(
+            text, given.second_role, run_command=given.run_command, subscriptions=given.subscriptions
+        )
     except (OSError, UnicodeDecodeError) as error:
-        wrong = f"{settings().policy_file}: can't be read ({type(error).__name__})"
+        wrong = f"{given.policy_file}: can't be read ({type(error).__name__})"
         in_force = PolicyInForce(None, (f"{wrong}: let POLICY_FILE name a file in UTF-8, deployed with the app",))
     for fault in in_force.faults:
         message = "the policy document is broken, nothing is written: %s"

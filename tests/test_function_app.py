@@ -578,6 +578,21 @@ def test_lists_are_shown_page_by_page(app: App, azure: Azure) -> None:
     assert sorted(seen) == sorted(names)
 
 
+def test_a_cluster_outside_the_subscriptions_of_the_settings_is_looked_at_and_not_written(
+    start: Callable[..., App], azure: Azure
+) -> None:
+    cluster = azure.aks.add("aks-orders")
+    app = start(policy=ENFORCE, settings={"SUBSCRIPTIONS": "00000000-0000-0000-0000-00000000ffff"})
+
+    app.host.notify("on_cluster_event", [cluster_event(cluster.id)])
+    app.host.wait_for("reconcile_cluster")
+    app.wait_quiet()
+
+    row = row_of(app, "aks-orders")
+    assert (row["mode"], row["action"], row["reason"]) == ("audit", "write", "not-as-asked")
+    assert azure.journal.writes() == ()
+
+
 def test_with_a_broken_policy_the_app_starts_says_so_and_writes_nothing(
     start: Callable[..., App], azure: Azure
 ) -> None:

@@ -828,6 +828,19 @@ def test_an_assignment_carries_the_second_role(text: str) -> None:
     assert PolicyInForce.read(text).assignment(cluster(), NOW).second_role is SecondRole.READER
 
 
+@pytest.mark.parametrize(
+    ("subscriptions", "mode"),
+    [((), Mode.ENFORCE), ((SUBSCRIPTION,), Mode.ENFORCE), ((OTHER_SUBSCRIPTION,), Mode.AUDIT)],
+    ids=["all", "its own", "another"],
+)
+def test_a_cluster_outside_the_subscriptions_that_are_swept_is_only_audited(
+    subscriptions: tuple[str, ...], mode: Mode
+) -> None:
+    in_force = PolicyInForce.read(ENFORCING_POLICY, subscriptions=subscriptions)
+
+    assert in_force.assignment(cluster(), NOW).mode is mode
+
+
 def test_an_exemption_leaves_other_clusters_to_the_policy() -> None:
     assert policy(FULL_DOCUMENT).assignment(cluster(), NOW).exempt_because is None
 

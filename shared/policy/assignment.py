@@ -60,17 +60,29 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
-    """The policy document as it was read: a policy, or the faults for which nothing is written."""
+    """The policy document as it was read: a policy, or the faults for which nothing is written.
+
+    `subscriptions` are those in which the app may write, as a setting names them; empty means all. An event may tell of
+    a cluster in another one.
+    """
 
     policy: Policy | None
     faults: tuple[str, ...] = ()
     second_role: SecondRole = SecondRole.READER
     run_command: bool = False
+    subscriptions: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, text: str, second_role: SecondRole = SecondRole.READER, *, run_command: bool = False) -> Self:
+    def read(
+        cls,
+        text: str,
+        second_role: SecondRole = SecondRole.READER,
+        *,
+        run_command: bool = False,
+        subscriptions: tuple[str, ...] = (),
+    ) -> Self:
         """Read the document. Never raises. `run_command` says that a setting lets the app rewrite secrets."""
-        return cls(*Policy.read(text), second_role, run_command)
+        return cls(*Policy.read(text), second_role, run_command, subscriptions)
 
     @property
     def mode(self) -> Mode:
@@ -102,7 +114,7 @@ class PolicyInForce:
         exemption, because = _exemption(self.policy, cluster, now)
         return Assignment(
             target,
-            mode=Mode.lowest(self.policy.mode, target.mode),
+            mode=Mode.lowest(self.policy.mode, target.mode, self._highest(cluster)),
             exempt_because=because,
             window_opens=next_opening(self.policy.windows, now),
             exemption=exemption,
@@ -111,6 +123,10 @@ class PolicyInForce:
             legacy_rotation=self.legacy.rotation,
             run_command=self.run_command,
         )
+
+    def _highest(self, cluster: Cluster) -> Mode:
+        swept = not self.subscriptions or cluster.id.subscription in self.subscriptions
+        return Mode.ENFORCE if swept else Mode.AUDIT
 
     def named_keys(self) -> dict[KeyId, VaultId]:
         """Return the keys that targets name without placeholders, each with its vault: looked at though unused."""
