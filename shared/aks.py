@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 from azure.mgmt.containerservice.models import ManagedCluster, RunCommandRequest
 
-from shared.calls import arm_clients, read_json, translated
+from shared.calls import ahead, arm_clients, read_json, read_pages, translated
 from shared.clusters import TERMINAL_STATES, Cluster, ClusterId, asking_for, parse_subscription
 from shared.decisions import Change
 from shared.errors import Malformed, Missing, Unavailable, Unreadable
@@ -81,18 +81,10 @@ class Aks:
 
         The next page is asked for before one is handed out.
         """
-        asked: asyncio.Task[dict[str, Any]] | None = asyncio.create_task(self._fetch(_CLUSTERS.format(subscription)))
-        try:
-            while asked is not None:
-                page = await asked
-                link = page.get("nextLink")
-                asked = asyncio.create_task(self._fetch(link)) if link else None
-                await asyncio.sleep(0)  # the request leaves before this page is worked on
-                yield [cluster for cluster in map(_listed, page["value"]) if cluster is not None]
-        finally:
-            if asked is not None:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)  # how it ended is nobody's business any more
+        listed = read_pages(self._client(""), _CLUSTERS.format(subscription))
+        async with aclosing(listed), aclosing(ahead(listed)) as pages:
+            async for page in pages:
+                yield [cluster for cluster in map(_listed, page) if cluster is not None]
 
     async def put(self, cluster: Cluster, change: Change) -> str | None:
         """Send one change of a cluster that was just read; return its operation's address, without waiting for its end.
@@ -188,14 +180,9 @@ class Aks:
 
     async def subscriptions(self) -> list[str]:
         """List the subscriptions that the app's identity can read."""
-        found: list[str] = []
-        link: str | None = _SUBSCRIPTIONS
-        while link:
-            body = await self._fetch(link)
-            enabled = [one for one in body["value"] if one.get("state") != "Disabled"]
-            found += [parse_subscription(one["subscriptionId"]) for one in enabled]
-            link = body.get("nextLink")
-        return found
+        pages = read_pages(self._client(""), _SUBSCRIPTIONS)
+        enabled = [one async for page in pages for one in page if one.get("state") != "Disabled"]
+        return [parse_subscription(one["subscriptionId"]) for one in enabled]
 
     async def tenant(self, subscription: str) -> str | None:
         """Return the tenant of a subscription, which never changes; None where it can't be read."""

@@ -13,7 +13,7 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.pipeline.transport import AsyncHttpTransport
 from azure.mgmt.core import AsyncARMPipelineClient
 
-from shared.calls import ImpatientRetry, OnlyArm, read_json
+from shared.calls import ImpatientRetry, OnlyArm, read_pages
 from shared.errors import Unreadable
 from shared.keys import VaultId
 
@@ -51,13 +51,8 @@ class Announcements:
         return False
 
     async def _rows(self, path: str) -> list[Mapping[str, Any]]:
-        rows: list[Mapping[str, Any]] = []
-        link: str | None = f"{_ARM}{path}?api-version={_VERSION}"
-        while link:
-            body = await read_json(self._client, link)
-            rows += body.get("value", [])
-            link = body.get("nextLink")
-        return rows
+        pages = read_pages(self._client, f"{_ARM}{path}?api-version={_VERSION}")
+        return [row async for page in pages for row in page]
 
 
 def _extension(vault: VaultId) -> str:

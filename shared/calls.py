@@ -7,7 +7,7 @@ when to come back, and the message comes back then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -130,6 +130,36 @@ async def read_json(client: Any, link: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Unavailable("InvalidJson", "an answer that is no JSON object")
     return body
+
+
+async def read_pages(client: Any, link: str) -> AsyncGenerator[list[dict[str, Any]]]:
+    """Read a list of Azure Resource Manager, page by page. A page without its rows is no empty one: Unavailable."""
+    following: str | None = link
+    while following:
+        body = await read_json(client, following)
+        if not isinstance(body.get("value"), list):
+            raise Unavailable("InvalidJson", "a page of a list without its rows")
+        yield body["value"]
+        following = body.get("nextLink")
+
+
+async def ahead[T](items: AsyncIterator[T]) -> AsyncGenerator[T]:
+    """Yield each of these; the next is asked for before one is handed out, and given up where nobody wants it."""
+    asked = asyncio.ensure_future(_next(items))
+    try:
+        while found := await asked:
+            asked = asyncio.ensure_future(_next(items))
+            await asyncio.sleep(0)  # the request leaves before this one is worked on
+            yield found[0]
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)  # how it ended is nobody's business any more
+
+
+async def _next[T](items: AsyncIterator[T]) -> tuple[T] | None:
+    async for item in items:
+        return (item,)
+    return None
 
 
 def _is_arm(link: str) -> bool:

@@ -19,7 +19,7 @@ from azure.data.tables import TableTransactionError, TransactionOperation
 from azure.data.tables.aio import TableClient, TableServiceClient
 from pydantic import TypeAdapter
 
-from shared.calls import translated
+from shared.calls import ahead, translated
 from shared.clusters import ClusterId
 from shared.errors import EnforcerError, Malformed
 from shared.keys import KeyId
@@ -87,22 +87,24 @@ class Tables:
         table: str,
         where: str,
         *,
-        results_per_page: int | None = None,
         select: Sequence[str] | None = None,
         **names: Any,
     ) -> AsyncGenerator[Row]:
-        """Read the rows that fit a filter, page after page; `select` names the properties, all by default."""
-        size: dict[str, Any] = {"results_per_page": results_per_page} if results_per_page is not None else {}
+        """Read the rows that fit a filter, all of them; `select` names the properties, all by default."""
         chosen: dict[str, Any] = {"select": list(select)} if select is not None else {}
+        found = self._tables[table].query_entities(where, parameters=names, **chosen).by_page()
         with translated():
-            async for row in self._tables[table].query_entities(where, parameters=names, **size, **chosen):
-                yield row
+            async with aclosing(ahead(found)) as pages:
+                async for page in pages:
+                    async for row in page:
+                        yield row
 
     async def first(self, table: str, where: str, names: dict[str, Any], *, top: int) -> list[Row]:
         """Read the first rows that fit a filter, in the order of their keys; no more than these come over the wire."""
-        async with aclosing(self.query(table, where, **names, results_per_page=min(top, MOST_ON_A_PAGE))) as rows:
-            found: list[Row] = []
-            async for row in rows:
+        size = min(top, MOST_ON_A_PAGE)
+        found: list[Row] = []
+        with translated():
+            async for row in self._tables[table].query_entities(where, parameters=names, results_per_page=size):
                 found.append(row)
                 if len(found) == top:
                     break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -27,7 +27,16 @@ from local.simulator import SUBSCRIPTION
 from shared.access import Roles
 from shared.aks import Aks
 from shared.announcements import Announcements
-from shared.calls import PATIENCE, ImpatientRetry, OnlyArm, read_json, some_at_once, translated
+from shared.calls import (
+    PATIENCE,
+    ImpatientRetry,
+    OnlyArm,
+    ahead,
+    read_json,
+    read_pages,
+    some_at_once,
+    translated,
+)
 from shared.errors import (
     TEXT_LIMIT,
     Conflict,
@@ -358,6 +367,37 @@ def test_no_other_host_is_asked_whatever_an_answer_says(link: str) -> None:
 async def test_an_answer_that_is_no_json_object_is_no_answer(said: object) -> None:
     with pytest.raises(Unavailable):
         await read_json(Speaker(said), "https://management.azure.com/subscriptions")
+
+
+@pytest.mark.parametrize("said", [{}, {"value": None}, {"value": {}}, {"values": []}])
+async def test_a_page_without_its_rows_is_no_empty_one(said: object) -> None:
+    with pytest.raises(Unavailable):
+        await anext(read_pages(Speaker(said), "https://management.azure.com/subscriptions"))
+
+
+async def test_the_next_one_is_asked_for_before_one_is_handed_out() -> None:
+    asked: list[int] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        for number in range(3):
+            asked.append(number)
+            yield number
+
+    seen = [(number, tuple(asked)) async for number in ahead(numbers())]
+
+    assert seen == [(0, (0, 1)), (1, (0, 1, 2)), (2, (0, 1, 2))]
+
+
+async def test_what_fails_ahead_fails_where_it_would_be_handed_out() -> None:
+    async def numbers() -> AsyncGenerator[int]:
+        yield 0
+        raise Unavailable("Away", "the second one")
+
+    given = ahead(numbers())
+
+    assert await anext(given) == 0
+    with pytest.raises(Unavailable):
+        await anext(given)
 
 
 @dataclass
