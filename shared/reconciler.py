@@ -626,6 +626,10 @@ def _waiting(
 
 
 def _refusal(reason: Reason, error: ServiceError, record: Record, etag: str, now: datetime) -> Refusal:
+    """What Azure did not take of what the row claims."""
     earlier = record.refusal
-    same = earlier is not None and earlier.reason is reason and earlier.etag == etag
-    return Refusal(reason, error.code, error.text, etag, at=now, since=earlier.since if earlier and same else now)
+    rewriting = record.claim is not None and isinstance(record.claim.change, Reencryption)
+    refusal = Refusal(reason, error.code, error.text, etag, at=now, since=now, rewriting=rewriting)
+    if earlier is None or (earlier.reason, earlier.etag, earlier.rewriting) != (reason, etag, rewriting):
+        return refusal
+    return replace(refusal, since=earlier.since)
