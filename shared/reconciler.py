@@ -19,6 +19,7 @@ from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId, IdentityKind
 from shared.decisions import (
     HELD_BACK,
+    OPERATION_DEADLINE,
     Change,
     Decision,
     Facts,
@@ -34,7 +35,7 @@ from shared.decisions import (
     within_deadline,
     would_write,
 )
-from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
+from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Transient, Unavailable, Unreadable
 from shared.events import ClusterRequest
 from shared.keys import KeyId, KeyReference, VaultId
 from shared.ledger import Ledger
@@ -475,7 +476,7 @@ class Reconciler:
         if cluster.etag is None:
             return None
         if what is Settlement.FAILED:
-            failure = await self.aks.failure(claim.operation) if claim.operation else None
+            failure = await self._failure(claim, now)
             state = cluster.provisioning_state if isinstance(claim.change, Change) else "NotInPlace"
             code, text = failure or (state, "Azure gives no reason")
             return _refusal(Reason.FAILED, Refused(code, text), record, cluster.etag, now)
@@ -483,6 +484,21 @@ class Reconciler:
             arrived = Conflict("Withdrawn", "the update did not arrive")
             return _refusal(Reason.CONFLICT, arrived, record, cluster.etag, now)
         return None
+
+    async def _failure(self, claim: Claim, now: datetime) -> tuple[str, str] | None:
+        """Return the code and text with which a claimed write failed; None if nobody can tell.
+
+        Nor can anybody once its deadline has passed and Azure still gives no answer: the claim must not stay for ever.
+        """
+        if claim.operation is None:
+            return None
+        try:
+            return await self.aks.failure(claim.operation)
+        except Transient as error:
+            if now - claim.claimed_at < OPERATION_DEADLINE:
+                raise
+            log.warning("%s: Azure does not say why it failed: %s", claim.intent, error)
+            return None
 
     async def _missing(self, record: Record, request: ClusterRequest, *, now: datetime) -> Record | None:
         """A cluster that Azure does not show: known before, so it is gone; just written, so it may still come."""
