@@ -43,7 +43,7 @@ from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
 from shared.preparations import CreateIdentity, Preparation
 from shared.preparer import Preparer
-from shared.prerequisites import Prerequisites
+from shared.prerequisites import Prerequisites, access_obstacle
 from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix, fix_in_use
 from shared.recorder import Recorder
@@ -281,6 +281,9 @@ class Reconciler:
         reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
         principal = cluster.identity.principal
         subject = Subject(cluster.id, vault=vault, key=about.key.name, principal=principal, version=about.version)
+        if unfit is Reason.PROPAGATING:
+            later = now + self.look_again * _PROPAGATION_STEPS
+            return replace(decision, action=Action.WAIT, reasons=(unfit, *reasons), look_again=later), None
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
     async def _unfit_to_name(self, named: KeyReference, held: KeyReference, now: datetime) -> _Unfit | None:
@@ -305,12 +308,14 @@ class Reconciler:
     ) -> _Unfit | None:
         """Return why a cluster may not use its own key, where a move is to read its secrets with it.
 
-        A change of its identity reads none, and what is made in the key's own vault may be the grant that it lacks.
+        A grant so young that the cluster may not have it yet is one: nobody tries it before secrets are read. A change
+        of its identity reads none, and what is made in the key's own vault may be the grant that it lacks.
         """
         vault, principal = await self.usage.vault_of(held.key), cluster.identity.principal
         if vault is None or principal is None or not _moves(change, cluster, vault):
             return None
-        lacks = await self.surveyor.lack_of_access(vault, held.key.name, principal, now=now)
+        found = await self.surveyor.access(vault, held.key.name, principal, now=now)
+        lacks = access_obstacle(found) or (Reason.PROPAGATING if is_propagating(found, now) else None)
         return (held, vault, lacks) if lacks is not None else None
 
     async def _look_closer(
@@ -597,9 +602,14 @@ class Reconciler:
 
 
 def _moves(change: Change | Preparation | Reencryption | None, cluster: Cluster, vault: VaultId) -> bool:
-    """Return whether this is a move away from a key of a vault, or is made for one outside that vault."""
+    """Return whether this is a move away from a key of a vault, or is made for one outside that vault.
+
+    One that stays with its key is looked at as its target asks.
+    """
+    held = cluster.encryption.key
     if isinstance(change, Change):
-        return change.identity is None
+        asked = change.after.key
+        return change.identity is None and (held is None or asked is None or asked.key != held.key)
     if change is None or isinstance(change, CreateIdentity | Reencryption) or cluster.identity.resource_id is None:
         return False
     return change.vault != vault

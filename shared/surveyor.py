@@ -19,7 +19,7 @@ from shared.identities import Identities
 from shared.keydata import KeyData
 from shared.keys import Access, Key, KeyId, KeyReference, Vault, VaultId
 from shared.keyvault import KeyVault
-from shared.prerequisites import Prerequisites, access_obstacle, held_obstacle, version_obstacle
+from shared.prerequisites import Prerequisites, held_obstacle, version_obstacle
 from shared.reasons import Reason
 
 SHARED_FOR = timedelta(minutes=1)
@@ -91,10 +91,10 @@ class Surveyor:
         except Unreadable:
             return None
 
-    async def lack_of_access(self, vault: VaultId, key: str, principal: str, *, now: datetime) -> Reason | None:
-        """Return what an identity lacks to use a key; None if it may, or if nobody can tell."""
+    async def access(self, vault: VaultId, key: str, principal: str, *, now: datetime) -> Prerequisites:
+        """Look at what an identity may do with a key, and at nothing else."""
         ground, access = await self._access(vault, key, principal, now, afresh=False)
-        return access_obstacle(Prerequisites(ground.vault, ground.key, access))
+        return Prerequisites(ground.vault, ground.key, access)
 
     async def _access(
         self, vault: VaultId, key: str, principal: str | None, now: datetime, *, afresh: bool

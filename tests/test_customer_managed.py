@@ -641,8 +641,13 @@ async def test_a_cluster_that_may_not_use_its_own_key_is_moved_once_it_may(
         assert f"--scope {made.vault.id}".lower() in command
         assert azure.journal.writes() == ()
         await assert_nothing_more_is_written(app, azure, cluster)
-        azure.access.assign(cluster.principal_id, "Key Vault Crypto User", made.vault.id, created=NOW)
-        await app.look(cluster, now=NOW + timedelta(hours=3))
+        granted = NOW + timedelta(hours=3)
+        azure.access.assign(cluster.principal_id, "Key Vault Crypto User", made.vault.id, created=granted)
+        waits = await app.look(cluster, now=granted + timedelta(minutes=59))
+        assert waits is not None
+        assert (waits.action, waits.reasons[0]) == (Action.WAIT, Reason.PROPAGATING)
+        assert azure.journal.writes() == ()
+        await app.look(cluster, now=granted + timedelta(minutes=59) + 5 * LOOK_AGAIN)
         assert len(azure.journal.writes()) == 1
 
 
