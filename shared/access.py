@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import batched
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -35,6 +36,11 @@ DEFINITIONS_LAST = timedelta(hours=1)
 """Somebody may mend a custom role."""
 
 _AT_ONCE = 8
+_A_BATCH = 100
+"""So many identities are asked about before it is seen whether Azure asks to come back later."""
+
+_GOES_ON = timedelta(minutes=30)
+"""So long the answers of a look that Azure cut short count for the one that goes on."""
 
 READ_VAULT = "microsoft.keyvault/vaults/read"
 
@@ -127,6 +133,7 @@ class Roles:
         self._credential = credential
         self._client = arm_clients(AuthorizationManagementClient, credential, transport)
         self._definitions: dict[str, tuple[datetime, tuple[Permissions, ...]]] = {}
+        self._cut_short: dict[tuple[VaultId, str], dict[str, tuple[datetime, Grant]]] = {}
 
     async def access(self, principal: str, vault: Vault, key: str | None, *, now: datetime) -> Access:
         """Return what an identity may do with a key, or with all of the vault's. What can't be read is unknown, never
@@ -158,12 +165,28 @@ class Roles:
         except Unreadable:
             return dict.fromkeys(principals, Grant.UNKNOWN)
         may = {principal: crypto_by_roles(held.get(principal.lower(), ())) for principal in principals}
-
-        async def ask(principal: str) -> tuple[str, Grant]:
-            return principal, (await self.access(principal, vault, key, now=now)).crypto
-
         unclear = [principal for principal, grant in may.items() if grant is not Grant.GRANTED]
-        return may | dict(await some_at_once(ask, unclear, _AT_ONCE))
+        return may | await self._crypto_one_by_one(unclear, vault, key, now)
+
+    async def _crypto_one_by_one(
+        self, principals: Iterable[str], vault: Vault, key: str, now: datetime
+    ) -> dict[str, Grant]:
+        """Ask about each of these identities alone. Throttled half-way, the next try goes on from there: two thousand
+        who hold their roles through a group are more than Azure answers at a time.
+        """
+        answers = self._cut_short.setdefault((vault.id, key), {})
+        for principal in [one for one, (at, _) in answers.items() if abs(now - at) >= _GOES_ON]:
+            del answers[principal]
+
+        async def ask(principal: str) -> None:
+            answers[principal] = now, (await self.access(principal, vault, key, now=now)).crypto
+
+        wanted = list(principals)
+        for batch in batched([one for one in wanted if one not in answers], _A_BATCH, strict=False):
+            await some_at_once(ask, batch, _AT_ONCE)
+        found = {principal: answers[principal][1] for principal in wanted}
+        self._cut_short.pop((vault.id, key), None)
+        return found
 
     async def _held_at(self, vault: Vault, key: str, now: datetime) -> dict[str, list[Assigned]]:
         """The roles at a key and above it, by the identity that holds them itself."""

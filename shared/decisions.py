@@ -98,7 +98,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A write that Azure did not take: a conflict, or a clear no. `etag` is the cluster's at that time."""
+    """A write that Azure did not take: a conflict, or a clear no. `etag` is the cluster's at that time.
+
+    `rewriting`: it was a step of a rewrite, and says nothing of an update.
+    """
 
     reason: Reason
     code: str
@@ -106,6 +109,7 @@ class Refusal:
     etag: str
     at: datetime
     since: datetime
+    rewriting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +268,7 @@ def _shut(facts: Facts, assignment: Assignment, now: datetime, *, due: bool) -> 
     """The guard: nothing is named before the rewrite; the app makes that itself where policy and setting say so."""
     reasons = (Reason.NOT_REENCRYPTED, *([Reason.ROTATION_DUE] if due else []))
     if assignment.legacy_rotation is LegacyRotation.UPDATE_AND_REENCRYPT and assignment.run_command:
-        return was_refused(facts, assignment, now) or _reencrypt(facts, reasons, now)
+        return was_refused(facts, assignment, now, rewriting=True) or _reencrypt(facts, reasons, now)
     return Decision(Action.REPORT, reasons) if due else None
 
 
@@ -285,7 +289,22 @@ def _reencrypt(facts: Facts, reasons: tuple[Reason, ...], now: datetime) -> Deci
     rests_until = rewrite.rests_until(now) if rewrite is not None else None
     if rests_until is not None:
         return Decision(Action.WAIT, (Reason.REENCRYPTION_FAILED, *reasons), look_again=rests_until)
+    rests_until = _rests_until(facts, now)
+    if rests_until is not None:
+        return Decision(Action.WAIT, (Reason.CONFLICT, *reasons), look_again=rests_until)
     return Decision(Action.REENCRYPT, reasons, next_step(facts.cluster, rewrite))
+
+
+def _rests_until(facts: Facts, now: datetime) -> datetime | None:
+    """Return until when a command waits whose start gets no clear answer; None if it may be started.
+
+    It rests as long as it has been in vain: Azure may have run it each time.
+    """
+    refusal = facts.refusal
+    if refusal is None or not refusal.rewriting or refusal.etag != facts.cluster.etag:
+        return None
+    until = refusal.at + min(refusal.at - refusal.since, BLOCKED_FOR)
+    return until if until > now else None
 
 
 def is_legacy_v1(facts: Facts, _assignment: Assignment, _now: datetime) -> Decision | None:
@@ -346,10 +365,18 @@ def has_no_etag(facts: Facts, _assignment: Assignment, _now: datetime) -> Decisi
     return _report(Reason.NO_ETAG) if facts.cluster.etag is None else None
 
 
-def was_refused(facts: Facts, _assignment: Assignment, now: datetime) -> Decision | None:
-    """Azure said no to this very state: the same write again gets the same answer, until the row or time moves on."""
+def was_refused(facts: Facts, _assignment: Assignment, now: datetime, *, rewriting: bool = False) -> Decision | None:
+    """Azure said no to this very state: the same write again gets the same answer, until the row or time moves on.
+
+    What it said of a step of a rewrite keeps no update back, nor the other way round.
+    """
     refusal = facts.refusal
-    if refusal is None or refusal.etag != facts.cluster.etag or now - refusal.at >= BLOCKED_FOR:
+    if (
+        refusal is None
+        or refusal.rewriting is not rewriting
+        or refusal.etag != facts.cluster.etag
+        or now - refusal.at >= BLOCKED_FOR
+    ):
         return None
     if refusal.reason in BLOCKING:
         return _report(refusal.reason)

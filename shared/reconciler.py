@@ -19,6 +19,7 @@ from shared.aks import Aks
 from shared.clusters import Cluster, ClusterId, IdentityKind
 from shared.decisions import (
     HELD_BACK,
+    OPERATION_DEADLINE,
     Change,
     Decision,
     Facts,
@@ -34,15 +35,15 @@ from shared.decisions import (
     within_deadline,
     would_write,
 )
-from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Unavailable, Unreadable
+from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Transient, Unavailable, Unreadable
 from shared.events import ClusterRequest
-from shared.keys import KeyReference, VaultId
+from shared.keys import KeyId, KeyReference, VaultId
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
-from shared.preparations import Preparation
+from shared.preparations import CreateIdentity, Preparation
 from shared.preparer import Preparer
-from shared.prerequisites import Prerequisites
+from shared.prerequisites import Prerequisites, access_obstacle
 from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix, fix_in_use
 from shared.recorder import Recorder
@@ -73,6 +74,9 @@ log = logger(__name__)
 _RACES = 5
 _PROPAGATION_STEPS = 5
 """A grant is waited for in longer steps: each of them costs Azure a write that it refuses."""
+
+type _Unfit = tuple[KeyReference, VaultId | None, Reason]
+"""A key or version that can't be used, where it lies, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ class Reconciler:
         facts = await self._facts(cluster, seen, now)
         try:
             facts, decision = await self._look_closer(facts, assignment, now, afresh=request.by_an_operator)
-            decision, about = await self._look_at_version(cluster, decision, assignment, now)
+            decision, about = await self._look_at_version(cluster, seen.past_keys, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
         if assignment.mode is Mode.ENFORCE and would_write(decision):
@@ -251,13 +255,13 @@ class Reconciler:
         )
 
     async def _look_at_version(
-        self, cluster: Cluster, decision: Decision, assignment: Assignment, now: datetime
+        self, cluster: Cluster, past: Sequence[KeyId], decision: Decision, assignment: Assignment, now: datetime
     ) -> tuple[Decision, Subject | None]:
         """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
 
         The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
-        whose secrets may be written with a key or version that is lost stays as it is, and nothing is made for a move:
-        any move would have to read them first.
+        whose secrets may be written with a key or version that is lost, or that its identity may not use, stays as it
+        is, and nothing is made for a move: any move would have to read them first.
         Source: AKS docs, use-kms-etcd-encryption.
         """
         change, held = decision.change, cluster.encryption.key
@@ -266,26 +270,53 @@ class Reconciler:
         if held is None:
             return decision, None
         named = change.after.key if isinstance(change, Change) and change.rotates else None
-        vault, about, unfit = await self.usage.vault_of(held.key), held, None
         if named is not None:
-            about, unfit = named, Reason.VAULT_UNREADABLE
-            unfit = await self.surveyor.version_obstacle(vault, named, now=now) if vault else unfit
-        if unfit is None and vault is not None:
-            needed = [held] if named is not None else await self.usage.needed_by(cluster, now=now)
-            about, unfit = await self._first_lost(vault, needed) or (held, None)
-        if unfit is None:
+            found = await self._unfit_to_name(named, held, now)
+        else:
+            found = await self._first_lost(await self.usage.needed_by(cluster, past, now=now))
+            found = found or await self._out_of_use(cluster, held, change, now)
+        if found is None:
             return decision, None
+        about, vault, unfit = found
         reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
-        subject = Subject(cluster.id, vault=vault, key=about.key.name, version=about.version)
+        principal = cluster.identity.principal
+        subject = Subject(cluster.id, vault=vault, key=about.key.name, principal=principal, version=about.version)
+        if unfit is Reason.PROPAGATING:
+            later = now + self.look_again * _PROPAGATION_STEPS
+            return replace(decision, action=Action.WAIT, reasons=(unfit, *reasons), look_again=later), None
         return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
 
-    async def _first_lost(self, vault: VaultId, needed: Sequence[KeyReference]) -> tuple[KeyReference, Reason] | None:
+    async def _unfit_to_name(self, named: KeyReference, held: KeyReference, now: datetime) -> _Unfit | None:
+        """Return what keeps a legacy cluster from this version: the version itself, or the one that it has."""
+        vault = await self.usage.vault_of(named.key)
+        if vault is None:
+            return named, None, Reason.VAULT_UNREADABLE
+        unfit = await self.surveyor.version_obstacle(vault, named, now=now)
+        return (named, vault, unfit) if unfit is not None else await self._first_lost([held])
+
+    async def _first_lost(self, needed: Sequence[KeyReference]) -> _Unfit | None:
         """Return the first of these versions with which nothing can be read, and why; None if there is none."""
         for version in needed:
-            lost = await self.surveyor.held_obstacle(vault, version)
+            vault = await self.usage.vault_of(version.key)
+            lost = await self.surveyor.held_obstacle(vault, version) if vault is not None else None
             if lost is not None:
-                return version, lost
+                return version, vault, lost
         return None
+
+    async def _out_of_use(
+        self, cluster: Cluster, held: KeyReference, change: Change | Preparation | Reencryption | None, now: datetime
+    ) -> _Unfit | None:
+        """Return why a cluster may not use its own key, where a move is to read its secrets with it.
+
+        A grant so young that the cluster may not have it yet is one: nobody tries it before secrets are read. A change
+        of its identity reads none, and what is made in the key's own vault may be the grant that it lacks.
+        """
+        vault, principal = await self.usage.vault_of(held.key), cluster.identity.principal
+        if vault is None or principal is None or not _moves(change, cluster, vault):
+            return None
+        found = await self.surveyor.access(vault, held.key.name, principal, now=now)
+        lacks = access_obstacle(found) or (Reason.PROPAGATING if is_propagating(found, now) else None)
+        return (held, vault, lacks) if lacks is not None else None
 
     async def _look_closer(
         self, facts: Facts, assignment: Assignment, now: datetime, *, afresh: bool
@@ -450,7 +481,7 @@ class Reconciler:
         if cluster.etag is None:
             return None
         if what is Settlement.FAILED:
-            failure = await self.aks.failure(claim.operation) if claim.operation else None
+            failure = await self._failure(claim, now)
             state = cluster.provisioning_state if isinstance(claim.change, Change) else "NotInPlace"
             code, text = failure or (state, "Azure gives no reason")
             return _refusal(Reason.FAILED, Refused(code, text), record, cluster.etag, now)
@@ -458,6 +489,21 @@ class Reconciler:
             arrived = Conflict("Withdrawn", "the update did not arrive")
             return _refusal(Reason.CONFLICT, arrived, record, cluster.etag, now)
         return None
+
+    async def _failure(self, claim: Claim, now: datetime) -> tuple[str, str] | None:
+        """Return the code and text with which a claimed write failed; None if nobody can tell.
+
+        Nor can anybody once its deadline has passed and Azure still gives no answer: the claim must not stay for ever.
+        """
+        if claim.operation is None:
+            return None
+        try:
+            return await self.aks.failure(claim.operation)
+        except Transient as error:
+            if now - claim.claimed_at < OPERATION_DEADLINE:
+                raise
+            log.warning("%s: Azure does not say why it failed: %s", claim.intent, error)
+            return None
 
     async def _missing(self, record: Record, request: ClusterRequest, *, now: datetime) -> Record | None:
         """A cluster that Azure does not show: known before, so it is gone; just written, so it may still come."""
@@ -555,6 +601,20 @@ class Reconciler:
         return cluster is not None and not cluster.settled
 
 
+def _moves(change: Change | Preparation | Reencryption | None, cluster: Cluster, vault: VaultId) -> bool:
+    """Return whether this is a move away from a key of a vault, or is made for one outside that vault.
+
+    One that stays with its key is looked at as its target asks.
+    """
+    held = cluster.encryption.key
+    if isinstance(change, Change):
+        asked = change.after.key
+        return change.identity is None and (held is None or asked is None or asked.key != held.key)
+    if change is None or isinstance(change, CreateIdentity | Reencryption) or cluster.identity.resource_id is None:
+        return False
+    return change.vault != vault
+
+
 def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> bool:
     """Return whether a cluster that Azure does not show was written after all that is known of it."""
     if record.resource_id is None:
@@ -592,6 +652,10 @@ def _waiting(
 
 
 def _refusal(reason: Reason, error: ServiceError, record: Record, etag: str, now: datetime) -> Refusal:
+    """What Azure did not take of what the row claims."""
     earlier = record.refusal
-    same = earlier is not None and earlier.reason is reason and earlier.etag == etag
-    return Refusal(reason, error.code, error.text, etag, at=now, since=earlier.since if earlier and same else now)
+    rewriting = record.claim is not None and isinstance(record.claim.change, Reencryption)
+    refusal = Refusal(reason, error.code, error.text, etag, at=now, since=now, rewriting=rewriting)
+    if earlier is None or (earlier.reason, earlier.etag, earlier.rewriting) != (reason, etag, rewriting):
+        return refusal
+    return replace(refusal, since=earlier.since)

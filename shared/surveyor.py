@@ -62,15 +62,7 @@ class Surveyor:
 
         `identity` is the resource id of one that is to be there; None asks for none. `afresh`: an operator asks.
         """
-        ground, held = await asyncio.gather(
-            self._once((vault, key), lambda: self._ground(vault, key, now, afresh=afresh), now),
-            self._held(vault, key, principal, now),
-        )
-        access: Access | None = None
-        if principal is not None and ground.vault is not None:
-            access = access_by(held, ground.vault, principal)
-        if ground.key is None:  # nobody can tell the roles at what is not there: not to be shared once it is
-            self._shared.pop((vault, key, principal), None)
+        ground, access = await self._access(vault, key, principal, now, afresh=afresh)
         return Prerequisites(
             ground.vault,
             ground.key,
@@ -98,6 +90,25 @@ class Surveyor:
             return held_obstacle(await self._version(vault, held), versioned=held.version is not None)
         except Unreadable:
             return None
+
+    async def access(self, vault: VaultId, key: str, principal: str, *, now: datetime) -> Prerequisites:
+        """Look at what an identity may do with a key, and at nothing else."""
+        ground, access = await self._access(vault, key, principal, now, afresh=False)
+        return Prerequisites(ground.vault, ground.key, access)
+
+    async def _access(
+        self, vault: VaultId, key: str, principal: str | None, now: datetime, *, afresh: bool
+    ) -> tuple[_Ground, Access | None]:
+        """Look at a vault and a key in it, and at what an identity may do with the key; no principal, no access."""
+        ground, held = await asyncio.gather(
+            self._once((vault, key), lambda: self._ground(vault, key, now, afresh=afresh), now),
+            self._held(vault, key, principal, now),
+        )
+        if ground.key is None:  # nobody can tell the roles at what is not there: not to be shared once it is
+            self._shared.pop((vault, key, principal), None)
+        if principal is None or ground.vault is None:
+            return ground, None
+        return ground, access_by(held, ground.vault, principal)
 
     async def _version(self, vault: VaultId, named: KeyReference) -> Key | None:
         if named.version is None:

@@ -17,7 +17,7 @@ from shared.keys import KeyId, KeyReference, KeyVersion, VaultId
 from shared.policy import PolicyInForce
 from shared.queues import Queues
 from shared.records import Record
-from shared.rotation import Adoption, How, KeyUser, Succession, Why, expected, needs, succession, user_of
+from shared.rotation import Adoption, How, KeyUser, Standing, Succession, Why, expected, needs, succession, user_of
 
 _STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN})
 """Why a legacy cluster needs a version before the one that it names."""
@@ -87,23 +87,24 @@ class Usage:
             return None
         return succession(_naming(mine, reference), books.adoptions, books.versions, now)
 
-    async def needed_by(self, cluster: Cluster, *, now: datetime) -> tuple[KeyReference, ...]:
-        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that.
+    async def needed_by(self, cluster: Cluster, past: Iterable[KeyId], *, now: datetime) -> tuple[KeyReference, ...]:
+        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that,
+        of the keys that it had before too.
 
         As far as is known: nobody knows what it used before it was first seen.
         """
-        reference = cluster.encryption.key
+        reference, uid = cluster.encryption.key, cluster.resource_uid or "-"
         if reference is None or reference.version is None:
             return () if reference is None else (reference,)
-        books = await self._books_of(reference, cluster.id, cluster.resource_uid or "-")
-        if not books.users:
-            return (reference,)
-        (mine,) = books.users
-        taken_up = {one.version for one in books.adoptions}
-        order = [one.version for one in books.versions]
-        found = needs(_naming(mine, reference), books.adoptions, books.versions, order, now)
-        before = [version for version, need in found.items() if version in taken_up and need.why in _STILL_READ]
-        return (reference, *(replace(reference, version=one) for one in before if one != reference.version))
+        books = await self._books_of(reference, cluster.id, uid)
+        named = [replace(books, users=[_naming(one, reference) for one in books.users])]
+        left = [await self._books_of(KeyReference(key, None), cluster.id, uid) for key in past]
+        before = [
+            KeyReference(key, version)
+            for key, known in zip((reference.key, *past), (*named, *left), strict=True)
+            for version in _still_read(known, now)
+        ]
+        return (reference, *(one for one in before if one != reference))
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
         """Return where a key lies; None if the app has never been able to read it."""
@@ -168,6 +169,18 @@ class Usage:
         to = cluster.encryption.key_management
         for key in past:
             await self.keys.end_use(key, record.cluster_id, record.resource_uid or "-", to=to, now=now)
+
+
+def _still_read(books: Books, now: datetime) -> list[str]:
+    """The versions that one legacy cluster named before, and that secrets of it may still be written with."""
+    if not books.users:
+        return []
+    (mine,) = books.users
+    taken_up = {one.version for one in books.adoptions}
+    order = [one.version for one in books.versions]
+    found = needs(mine, books.adoptions, books.versions, order, now)
+    needed = {version: need for version, need in found.items() if need.standing is Standing.NEEDED}
+    return [version for version, need in needed.items() if version in taken_up and need.why in _STILL_READ]
 
 
 def keys_of(record: Record) -> tuple[KeyId, ...]:

@@ -4,7 +4,9 @@ the rooms.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -30,7 +32,7 @@ from shared.access import (
 from shared.errors import Conflict, Refused, ServiceError, Throttled, Unavailable
 from shared.keys import Grant, VaultId
 from shared.preparations import Role
-from tests.builders import PRINCIPAL, vault
+from tests.builders import NOW, PRINCIPAL, vault
 
 if TYPE_CHECKING:
     from local.simulator import Azure
@@ -367,3 +369,34 @@ async def test_a_grant_is_tried_once(
     with pytest.raises(expected):
         await roles.grant(Role.READER, SOMEBODY, VAULT)
     assert len(azure.journal.matching(*PUT)) == 1
+
+
+# many identities that hold their roles through a group
+
+ASSIGNMENTS = r"/roleAssignments$"
+
+
+async def test_a_look_at_many_who_hold_a_role_through_a_group_goes_on_where_azure_cut_it_short(
+    roles: Roles, azure: Azure
+) -> None:
+    made = azure.keyvault.add_vault("kv-kms-weu")
+    found, members = vault(id=VaultId.parse(made.id)), [f"00000000-0000-0000-0001-{one:012d}" for one in range(250)]
+    azure.access.group("11111111-0000-0000-0000-000000000001", members)
+    azure.access.assign("11111111-0000-0000-0000-000000000001", "Key Vault Crypto User", made.id)
+    asking = asyncio.create_task(roles.crypto_of(set(members), found, "etcd", now=NOW))
+    async with asyncio.timeout(30):
+        while len(azure.journal.matching("GET", ASSIGNMENTS)) < 10:
+            await asyncio.sleep(0)
+    azure.faults.fail_next("GET", ASSIGNMENTS, 429, code="Throttled", message="no", headers={"Retry-After": "60"})
+
+    with pytest.raises(Throttled):
+        await asking
+    first = len(azure.journal.matching("GET", ASSIGNMENTS))
+    may = await roles.crypto_of(set(members), found, "etcd", now=NOW + timedelta(minutes=1))
+    asked = azure.journal.matching("GET", ASSIGNMENTS)
+    again = await roles.crypto_of(set(members), found, "etcd", now=NOW + timedelta(minutes=2))
+
+    assert may == again == dict.fromkeys(members, Grant.GRANTED)
+    assert first <= 101, "one listing, and no more than a batch"
+    assert len(asked) == 2 + 250 + 1, "two listings, each identity once, and the one that was throttled"
+    assert len(azure.journal.matching("GET", ASSIGNMENTS)) == len(asked) + 251, "a whole look asks afresh"

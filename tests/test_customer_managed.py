@@ -605,3 +605,111 @@ async def test_a_cluster_whose_own_key_can_not_be_used_is_moved_once_it_can(
             await finish(app, azure, cluster)
             assert cluster.encryption == "platform-managed"
             assert azure.aks.readable(cluster)
+
+
+ELSEWHERE = LEAVING.replace(
+    "keyManagement: platform-managed",
+    f"keyManagement: customer-managed, vault: {VAULT.replace('weu', 'neu')}, key: etcd, allowUnconfirmed: true,"
+    " prerequisites: ensure",
+)
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "customer-managed"])
+@pytest.mark.parametrize("target", [LEAVING, ELSEWHERE], ids=["to-platform-managed", "to-another-vault"])
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [((), Reason.ACCESS_MISSING), (("Key Vault Crypto Service Encryption User",), Reason.ACCESS_WRAP_ONLY)],
+    ids=["no-role", "wraps-only"],
+)
+async def test_a_cluster_that_may_not_use_its_own_key_is_moved_once_it_may(
+    azure: Azure, account: Account, *, roles: tuple[str, ...], reason: Reason, target: str, legacy: bool
+) -> None:
+    made = scene(azure)
+    cluster = own_key(made, roles=roles, legacy=legacy)
+    async with product(account, target) as app:
+        await app.inspector.inspect(
+            KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id)), now=NOW
+        )
+
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert (told.action, told.reasons[0]) == (Action.REPORT, reason)
+        assert told.fix is not None
+        command = (told.fix.command or "").lower()
+        assert cluster.principal_id.lower() in command
+        assert f"--scope {made.vault.id}".lower() in command
+        assert azure.journal.writes() == ()
+        await assert_nothing_more_is_written(app, azure, cluster)
+        granted = NOW + timedelta(hours=3)
+        azure.access.assign(cluster.principal_id, "Key Vault Crypto User", made.vault.id, created=granted)
+        waits = await app.look(cluster, now=granted + timedelta(minutes=59))
+        assert waits is not None
+        assert (waits.action, waits.reasons[0]) == (Action.WAIT, Reason.PROPAGATING)
+        assert azure.journal.writes() == ()
+        await app.look(cluster, now=granted + timedelta(minutes=59) + 5 * LOOK_AGAIN)
+        assert len(azure.journal.writes()) == 1
+
+
+@pytest.mark.parametrize("hidden", ["roles", "vault", "not-seen"])
+async def test_where_nobody_can_tell_whether_a_cluster_may_use_its_own_key_it_is_moved(
+    azure: Azure, account: Account, hidden: str
+) -> None:
+    made = scene(azure)
+    cluster = own_key(made, roles=())
+    async with product(account, LEAVING) as app:
+        if hidden != "not-seen":
+            request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id))
+            await app.inspector.inspect(request, now=NOW)
+        azure.access.readable = hidden != "roles"
+        if hidden == "vault":
+            azure.permissions.refuse("Microsoft.KeyVault/vaults/read")
+
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert told.reasons == (Reason.UPDATING,)
+        assert len(azure.journal.writes()) == 1
+
+
+async def test_the_grant_that_a_cluster_lacks_on_its_own_key_is_made_where_the_target_says_so(
+    azure: Azure, account: Account
+) -> None:
+    made = scene(azure)
+    cluster = own_key(made, roles=("Key Vault Reader",), legacy=True)
+    ensuring = LEAVING.replace(
+        "keyManagement: platform-managed",
+        f"keyManagement: customer-managed, vault: {VAULT}, key: etcd, prerequisites: ensure",
+    )
+    async with product(account, ensuring) as app:
+        request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id))
+        await app.inspector.inspect(request, now=NOW)
+
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert told.reasons == (Reason.PREPARING, Reason.ACCESS_MISSING)
+        assert len(azure.journal.writes()) == 1
+
+
+async def test_a_cluster_that_stays_with_its_key_is_asked_nothing_more(azure: Azure, account: Account) -> None:
+    made = scene(azure)
+    cluster = own_key(made, roles=())
+    async with product(account, TARGET) as app:
+        request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id))
+        await app.inspector.inspect(request, now=NOW)
+        before = len(azure.journal.matching("GET", "/providers/"))
+
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert told.reasons == (Reason.AS_ASKED,)
+        asked = azure.journal.matching("GET", "/providers/")[before:]
+        assert [call.path.lower() for call in asked] == [cluster.id.lower()]
+
+
+def own_key(made: Scene, *, roles: tuple[str, ...], legacy: bool = False) -> SimulatedCluster:
+    """A cluster that names the scene's key, with these roles on its vault."""
+    url = made.key.uri_of(made.key.current.version) if legacy else made.key.uri
+    encryption = "legacy" if legacy else "customer-managed"
+    return made.cluster(roles=roles, encryption=encryption, key_id=url, vault_id=made.vault.id)

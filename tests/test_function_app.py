@@ -590,6 +590,10 @@ def test_a_cluster_outside_the_subscriptions_of_the_settings_is_looked_at_and_no
 
     row = row_of(app, "aks-orders")
     assert (row["mode"], row["action"], row["reason"]) == ("audit", "write", "not-as-asked")
+    resume = f"/api/clusters/{SUBSCRIPTION}/{cluster.group}/{cluster.name}/resume"
+    assert app.host.call("POST", resume, key=app.host.function_key).status == 202
+    app.wait_quiet()
+    assert row_of(app, "aks-orders")["mode"] == "audit"
     assert azure.journal.writes() == ()
 
 

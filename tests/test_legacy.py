@@ -549,6 +549,40 @@ async def test_a_cluster_whose_previous_version_is_disabled_is_moved_once_it_is_
     assert (moved.reasons, on.readable(), on.writes()) == ((Reason.AS_ASKED,), True, before + 1)
 
 
+@pytest.mark.parametrize("confirmed", [False, True], ids=["not-confirmed", "confirmed"])
+async def test_a_cluster_whose_earlier_key_is_disabled_is_moved_once_nothing_is_written_with_it(
+    azure: Azure, account: Account, opened: AsyncExitStack, *, confirmed: bool
+) -> None:
+    on = await scene(azure, account, opened, "report")
+    first, other = on.named, azure.keyvault.add_key(on.vault, "etcd2")
+    on.name_newest(other)
+    on.later(OPERATION)
+    await on.look()
+    await on.inspect("etcd2")
+    if confirmed:
+        await on.app.rotator.confirm(on.id, RewriteOrder("ops@example.com", on.rewrite_by_hand()), now=on.now)
+    on.key.versions[first].enabled = False
+    moving = policy("report").replace("platform-managed}", "platform-managed, migrate: true}")
+    app = await opened.enter_async_context(product(account, moving))
+    before = on.writes()
+
+    told = await app.look(on.cluster, now=on.now)
+
+    assert told is not None
+    if confirmed:
+        assert (told.reasons[0], on.writes()) == (Reason.UPDATING, before + 1)
+        return
+    rows = await on.all_rows()
+    await app.look(on.cluster, now=on.now)
+    assert (told.action, told.reasons) == (Action.REPORT, (Reason.VERSION_DISABLED, Reason.TO_MIGRATE))
+    assert told.fix is not None
+    assert f"--name {KEY.name} --version {first} --enabled true" in (told.fix.command or "")
+    assert (on.writes(), await on.all_rows()) == (before, rows)
+    on.key.versions[first].enabled = True
+    moved = await replace(on, app=app).settle()
+    assert (moved.reasons, on.readable(), on.writes()) == ((Reason.AS_ASKED,), True, before + 1)
+
+
 @pytest.mark.parametrize("change", [False, True], ids=["its-own-identity", "another-identity"])
 async def test_nothing_is_prepared_for_a_cluster_whose_own_version_is_gone(
     azure: Azure, account: Account, opened: AsyncExitStack, *, change: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from azure.mgmt.containerservice.models import ManagedCluster
 
 from local.simulator import SUBSCRIPTION
 from shared.clusters import ClusterId, KeyManagement
-from shared.decisions import Change
+from shared.decisions import OPERATION_DEADLINE, Change
+from shared.errors import Unavailable
 from shared.events import ClusterRequest, ShardRequest
 from shared.policy import Mode
 from shared.reasons import Action, Reason
@@ -403,6 +405,32 @@ async def test_an_operation_that_fails_is_reported_and_not_hammered(app: Product
         "InternalOperationError",
         "Internal server error",
     )
+    assert await app.slots_held() == []
+    await assert_nothing_more_is_written(app, azure, cluster)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(500, {}), (503, {"Retry-After": "30"})], ids=["no-answer", "come-back-later"]
+)
+async def test_an_operation_that_failed_is_settled_though_azure_never_says_why(
+    app: Product, azure: Azure, status: int, headers: dict[str, str]
+) -> None:
+    cluster = azure.aks.add("aks-1")
+    azure.aks.fail_operation_next("InternalOperationError", "Internal server error")
+    await app.look(cluster)
+    azure.clock.advance(UPDATE)
+    azure.faults.fail_next("GET", "/operations/", status, code="Broken", message="no", headers=headers, times=1000)
+
+    with suppress(Unavailable):  # who may still hear why comes back
+        await app.look(cluster, now=NOW + UPDATE)
+    before = await app.record(cluster)
+    record = await app.look(cluster, now=NOW + OPERATION_DEADLINE)
+
+    assert before.claim is not None
+    assert record is not None
+    assert (record.claim, record.reasons) == (None, (Reason.FAILED,))
+    assert record.detail == "Failed: Azure gives no reason"
+    assert (await app.writes_noted())[0]["outcome"] == "failed"
     assert await app.slots_held() == []
     await assert_nothing_more_is_written(app, azure, cluster)
 

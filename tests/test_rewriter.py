@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local.simulator.aks.run_command import Spoiling
+from shared.events import RewriteOrder
 from shared.keys import KeyId
 from shared.reasons import Action, Reason
 from shared.reencryption import (
@@ -29,7 +30,7 @@ from shared.reencryption import (
     read,
 )
 from tests.builders import VERSION
-from tests.legacy import MINUTE, RESULT, RUN_COMMAND, Scene, policy, set_scene
+from tests.legacy import MINUTE, OPERATION, RESULT, RUN_COMMAND, Scene, policy, set_scene
 from tests.product import Product, product
 
 if TYPE_CHECKING:
@@ -545,6 +546,49 @@ async def test_an_app_without_the_right_is_blocked_and_told_which(
     on.later(timedelta(hours=1))
     await on.settle()
     assert (await on.user()).rewritten_by == "run-command"
+
+
+async def test_a_rewrite_that_somebody_confirms_lets_the_update_go_on_though_the_command_was_refused(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened)
+    newest = on.rotate()
+    await on.inspect()
+    azure.permissions.refuse("Microsoft.ContainerService/managedClusters/runCommand/action")
+    refused = await on.look()
+    on.rewrite_by_hand()
+    on.later()
+    await on.app.rotator.confirm(on.id, RewriteOrder("ops@example.com"), now=on.now)
+
+    updated = await on.look()
+
+    assert refused.reasons[0] is Reason.NOT_PERMITTED
+    assert (updated.reasons[0], on.named, on.writes()) == (Reason.UPDATING, newest, 1)
+    on.later(OPERATION)
+    after = await on.look()
+    assert (after.reasons[0], on.readable()) == (Reason.NOT_PERMITTED, True)
+    rows = await on.all_rows()
+    await on.look()
+    assert (on.writes(), await on.all_rows()) == (1, rows)
+
+
+async def test_a_command_that_azure_takes_without_ever_saying_so_is_started_ever_more_rarely(
+    azure: Azure, account: Account, opened: AsyncExitStack
+) -> None:
+    on = await scene(azure, account, opened)
+    azure.faults.drop_next("POST", RUN_COMMAND, accepted=True, times=400)
+    began = on.now
+
+    looked = await on.look()
+    while looked.waiting is not None and looked.reasons[0] is not Reason.WAITED_TOO_LONG:
+        on.later(max(looked.waiting.look_again_at - on.now, MINUTE))
+        looked = await on.look()
+
+    assert looked.reasons[:2] == (Reason.WAITED_TOO_LONG, Reason.CONFLICT)
+    assert timedelta(hours=6) <= on.now - began < timedelta(hours=8)
+    assert 5 < len(on.commands()) < 20
+    assert await on.app.slots_held() == []
+    assert (await on.user()).rewritten_at is None
 
 
 async def test_an_app_that_may_not_read_results_never_confirms(

@@ -275,13 +275,28 @@ def test_the_alerts_are_deployed_as_they_stand() -> None:
 
     assert template.vars["rules"] == Expr("loadJsonContent('../alerts.json')")
     assert alerts.over == Expr("rules")
-    assert criterion["query"] == Expr("rule.query")
+    assert criterion["query"] == Expr("replace(rule.query, '{sweepSeconds}', string(sweepSeconds[sweepWindow]))")
     assert (criterion["timeAggregation"], criterion["operator"], criterion["threshold"]) == ("Count", "GreaterThan", 0)
     assert properties["autoMitigate"] is True
     assert properties["actions"]["actionGroups"] == Expr("actionGroupIds")
     used = set(re.findall(r"\brule\.(\w+)", template.text))
     assert used == {key for rule in ALERTS for key in rule}
     assert all(set(rule) == used for rule in ALERTS)
+
+
+def test_a_look_is_overdue_after_the_time_that_rules_on_sweeps_look_back() -> None:
+    allowed = read(INFRA / "main.bicep").allowed["sweepWindow"]
+    seconds = read(INFRA / "app" / "alerts.bicep").vars["sweepSeconds"]
+    asked = {rule["name"] for rule in ALERTS if "{" in re.sub(r"'[^']*'", "", rule["query"])}
+
+    assert seconds == {window: _seconds(window) for window in allowed}
+    assert asked == {"looks-overdue"}
+
+
+def _seconds(window: str) -> int:
+    """A duration of ISO 8601 that has hours or days alone."""
+    number, unit = int(window[:-1].lstrip("PT")), window[-1]
+    return number * {"H": 3600, "D": 86400}[unit]
 
 
 def test_the_workbook_shows_what_it_is_for() -> None:

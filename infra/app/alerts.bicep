@@ -16,6 +16,16 @@ param sweepWindow string
 
 var rules = loadJsonContent('../alerts.json')
 
+var sweepSeconds = {
+  PT2H: 7200
+  PT3H: 10800
+  PT4H: 14400
+  PT5H: 18000
+  PT6H: 21600
+  P1D: 86400
+  P2D: 172800
+}
+
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: insightsName
 }
@@ -39,7 +49,7 @@ resource alerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
       criteria: {
         allOf: [
           {
-            query: rule.query
+            query: replace(rule.query, '{sweepSeconds}', string(sweepSeconds[sweepWindow]))
             timeAggregation: 'Count'
             operator: 'GreaterThan'
             threshold: 0
