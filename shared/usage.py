@@ -19,8 +19,8 @@ from shared.queues import Queues
 from shared.records import Record
 from shared.rotation import Adoption, How, KeyUser, Succession, Why, expected, needs, succession, user_of
 
-_STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN})
-"""Why a legacy cluster needs a version before the one that it names."""
+_STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN, Why.NOT_LEFT, Why.IN_USE})
+"""Why a cluster needs a version that is not the one that it names, or that its key stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,22 @@ class Usage:
         return succession(_naming(mine, reference), books.adoptions, books.versions, now)
 
     async def needed_by(self, cluster: Cluster, *, now: datetime) -> tuple[KeyReference, ...]:
-        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that.
+        """Return what a cluster may read its secrets with: what it names, and the versions that it has not left yet.
 
-        As far as is known: nobody knows what it used before it was first seen.
+        As far as is known: nobody knows what it used before it was first seen. What an event alone named is expected to
+        be taken up, and may never have been there.
         """
         reference = cluster.encryption.key
-        if reference is None or reference.version is None:
-            return () if reference is None else (reference,)
+        if reference is None:
+            return ()
         books = await self._books_of(reference, cluster.id, cluster.resource_uid or "-")
         if not books.users:
             return (reference,)
         (mine,) = books.users
-        taken_up = {one.version for one in books.adoptions}
+        only_named = {one.version for one in books.versions if one.is_only_named}
+        taken_up = {
+            one.version for one in books.adoptions if one.how is not How.EXPECTED or one.version not in only_named
+        }
         order = [one.version for one in books.versions]
         found = needs(_naming(mine, reference), books.adoptions, books.versions, order, now)
         before = [version for version, need in found.items() if version in taken_up and need.why in _STILL_READ]
