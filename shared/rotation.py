@@ -127,8 +127,12 @@ class KeyUser:
         principals = dict(before.principals_before)
         if before.principal is not None and before.principal != self.principal:
             principals[before.principal] = now
-        kept = replace(self, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
-        return replace(kept, principals_before=tuple(principals.items()))
+        return replace(
+            self,
+            rewritten_at=before.rewritten_at,
+            rewritten_by=before.rewritten_by,
+            principals_before=tuple(principals.items()),
+        )
 
     @property
     def is_legacy(self) -> bool:
