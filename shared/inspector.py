@@ -35,7 +35,7 @@ from shared.queues import KEYS, Queues
 from shared.reasons import Reason
 from shared.recorder import Recorder
 from shared.records import Activity
-from shared.rotation import Adoption, How, KeyUser, Need, Standing, expected, picture, put_off
+from shared.rotation import Adoption, How, KeyUser, Need, Standing, expected, newest_seen, picture, put_off
 from shared.sightings import log_window, merged, seen
 from shared.telemetry import Line, about_request, logger, saying
 
@@ -327,8 +327,9 @@ class Inspector:
         """
         if request.cause is None:
             return
-        newest = known.versions[-1].version if known.versions else None
-        if not is_found(found, request.cause, request.version if request.version != newest else None):
+        newest = newest_seen(known.versions)
+        of_the_key = newest is not None and newest.version == request.version
+        if not is_found(found, request.cause, None if of_the_key else request.version):
             concerned = [user.cluster for user in users if user.ended_at is None]
             if request.version is not None and request.version in standings:
                 concerned = [one.cluster for one in standings[request.version] if one.standing is Standing.NEEDED]

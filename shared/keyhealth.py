@@ -16,7 +16,7 @@ from shared.keys import Grant, Key, KeyVersion, RotationPolicy, Vault, VaultId, 
 from shared.policy import Keys
 from shared.prerequisites import risk_of
 from shared.reasons import Fix, Reason, Subject, fix, fix_in_use
-from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, Why, shared_identities
+from shared.rotation import EVIDENCE_MARGIN, Adoption, KeyUser, Need, Standing, Why, newest_seen, shared_identities
 
 SHOWN = 10
 """So many clusters a finding names; all of them it counts."""
@@ -194,7 +194,7 @@ def _of_access(facts: KeyFacts) -> Iterator[Concern]:
 
 
 def _of_the_key(facts: KeyFacts, key: Key, asked: Keys, now: datetime) -> Iterator[Concern]:
-    newest = facts.versions[-1] if facts.versions else None
+    newest = newest_seen(facts.versions)
     followers = facts.needing(newest.version) if newest else []
     risk = risk_of(key, now)
     if risk is not None:
@@ -220,7 +220,8 @@ def _of_versions(facts: KeyFacts, asked: Keys, now: datetime) -> Iterator[Concer
             yield Reason.VERSION_MISSING, gone, concerned
     legacy = {user.cluster for user in facts.users if user.is_legacy}
     stamps = facts.rotation_policy is not None and facts.rotation_policy.expires_in is not None
-    for version in (one for one in facts.versions[:-1] if one.version not in facts.missing):
+    newest = newest_seen(facts.versions)
+    for version in (one for one in facts.versions if one != newest and one.version not in facts.missing):
         needing = facts.needing(version.version)
         if needing:
             reason = _wrong_with(version, asked, now)

@@ -13,7 +13,7 @@ Azure/AKS issue 4926 (the slot that nobody sees).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -127,8 +127,12 @@ class KeyUser:
         principals = dict(before.principals_before)
         if before.principal is not None and before.principal != self.principal:
             principals[before.principal] = now
-        kept = replace(self, rewritten_at=before.rewritten_at, rewritten_by=before.rewritten_by)
-        return replace(kept, principals_before=tuple(principals.items()))
+        return replace(
+            self,
+            rewritten_at=before.rewritten_at,
+            rewritten_by=before.rewritten_by,
+            principals_before=tuple(principals.items()),
+        )
 
     @property
     def is_legacy(self) -> bool:
@@ -202,14 +206,19 @@ def _age(dated: tuple[KeyVersion, datetime]) -> tuple[datetime, datetime, str]:
     return version.created or detected_at, detected_at, version.version
 
 
-def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: str | None) -> bool:
+def newest_seen(versions: Sequence[KeyVersion]) -> KeyVersion | None:
+    """Return the newest version that is more than a name, the newest name if none is. `versions`: oldest to newest."""
+    return next((one for one in reversed(versions) if not one.is_only_named), versions[-1] if versions else None)
+
+
+def adopted_by(user: KeyUser, version: KeyVersion, detected_at: datetime, newest_before: Collection[str]) -> bool:
     """Return whether a customer-managed cluster is to take up a version: the newest one at its start, and later ones.
 
-    `newest_before` is the newest version that could be used when the cluster began.
+    `newest_before` is what may have been the newest version that could be used when the cluster began.
     """
     if user.is_legacy or user.ended_at is not None:
         return False
-    return version.version == newest_before or usable_from(version, detected_at) > user.since
+    return version.version in newest_before or usable_from(version, detected_at) > user.since
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,10 +365,13 @@ def needs(
     }
 
 
-def _newest_at(moment: datetime, dated: Sequence[tuple[KeyVersion, datetime]]) -> str | None:
-    """The newest version that could be used at a moment."""
+def _newest_at(moment: datetime, dated: Sequence[tuple[KeyVersion, datetime]]) -> list[str]:
+    """What may be the newest version that could be used at a moment: the newest that was seen, and what an event alone
+    named since.
+    """
     usable = [version for version, at in dated if version.enabled is not False and usable_from(version, at) <= moment]
-    return usable[-1].version if usable else None
+    shown = [number for number, version in enumerate(usable) if not version.is_only_named]
+    return [version.version for version in usable[shown[-1] if shown else -1 :]]
 
 
 def rewrite_counts_from(user: KeyUser, adoptions: Iterable[Adoption]) -> datetime | None:

@@ -19,8 +19,8 @@ from shared.queues import Queues
 from shared.records import Record
 from shared.rotation import Adoption, How, KeyUser, Standing, Succession, Why, expected, needs, succession, user_of
 
-_STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN})
-"""Why a legacy cluster needs a version before the one that it names."""
+_STILL_READ = frozenset({Why.PREVIOUS_SLOT, Why.NOT_REWRITTEN, Why.NOT_LEFT, Why.IN_USE})
+"""Why a cluster needs a version that is not the one that it names, or that its key stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +88,19 @@ class Usage:
         return succession(_naming(mine, reference), books.adoptions, books.versions, now)
 
     async def needed_by(self, cluster: Cluster, past: Iterable[KeyId], *, now: datetime) -> tuple[KeyReference, ...]:
-        """Return what a cluster may read its secrets with: what it names, and of legacy KMS the versions before that,
-        of the keys that it had before too.
+        """Return what a cluster may read its secrets with: what it names, and the versions that it has not left yet.
 
-        As far as is known: nobody knows what it used before it was first seen.
+        Of a legacy cluster those of the keys that it had before, too. As far as is known: nobody knows what it used before it was first seen. What an event alone named is expected to
+        be taken up, and may never have been there.
         """
         reference, uid = cluster.encryption.key, cluster.resource_uid or "-"
-        if reference is None or reference.version is None:
-            return () if reference is None else (reference,)
+        if reference is None:
+            return ()
         books = await self._books_of(reference, cluster.id, uid)
-        named = [replace(books, users=[_naming(one, reference) for one in books.users])]
-        left = [await self._books_of(KeyReference(key, None), cluster.id, uid) for key in past]
-        before = [
-            KeyReference(key, version)
-            for key, known in zip((reference.key, *past), (*named, *left), strict=True)
-            for version in _still_read(known, now)
-        ]
+        known = {reference.key: replace(books, users=[_naming(one, reference) for one in books.users])}
+        if reference.version is not None:
+            known |= {key: await self._books_of(KeyReference(key, None), cluster.id, uid) for key in past}
+        before = [KeyReference(key, version) for key, of_it in known.items() for version in _still_read(of_it, now)]
         return (reference, *(one for one in before if one != reference))
 
     async def vault_of(self, key: KeyId) -> VaultId | None:
@@ -172,11 +169,12 @@ class Usage:
 
 
 def _still_read(books: Books, now: datetime) -> list[str]:
-    """The versions that one legacy cluster named before, and that secrets of it may still be written with."""
+    """The versions of a key that its one user may still read secrets with, beside the one that it names."""
     if not books.users:
         return []
     (mine,) = books.users
-    taken_up = {one.version for one in books.adoptions}
+    only_named = {one.version for one in books.versions if one.is_only_named}
+    taken_up = {one.version for one in books.adoptions if one.how is not How.EXPECTED or one.version not in only_named}
     order = [one.version for one in books.versions]
     found = needs(mine, books.adoptions, books.versions, order, now)
     needed = {version: need for version, need in found.items() if need.standing is Standing.NEEDED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -713,3 +713,48 @@ def own_key(made: Scene, *, roles: tuple[str, ...], legacy: bool = False) -> Sim
     url = made.key.uri_of(made.key.current.version) if legacy else made.key.uri
     encryption = "legacy" if legacy else "customer-managed"
     return made.cluster(roles=roles, encryption=encryption, key_id=url, vault_id=made.vault.id)
+
+
+async def test_a_cluster_that_has_not_left_a_version_that_is_disabled_is_moved_once_that_is_enabled(
+    azure: Azure, account: Account
+) -> None:
+    made = scene(azure)
+    cluster = made.cluster(encryption="customer-managed", key_id=made.key.uri, vault_id=made.vault.id)
+    first = made.key.current.version
+    request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "timer", VaultId.parse(made.vault.id))
+    async with product(account, LEAVING.replace("mode: enforce", "mode: audit")) as watching:
+        await watching.look(cluster)
+        await watching.inspector.inspect(request, now=NOW)
+        azure.keyvault.rotate(made.vault, made.key)
+        await watching.inspector.inspect(request, now=NOW + LOOK_AGAIN)
+    made.key.versions[first].enabled = False
+    async with product(account, LEAVING) as app:
+        told = await app.look(cluster)
+
+        assert told is not None
+        assert (told.action, told.reasons) == (Action.REPORT, (Reason.VERSION_DISABLED, Reason.TO_MIGRATE))
+        assert told.fix is not None
+        assert f"--version {first} --enabled true" in (told.fix.command or "")
+        assert azure.journal.writes() == ()
+        made.key.versions[first].enabled = True
+        await app.look(cluster)
+        await finish(app, azure, cluster)
+        assert (cluster.encryption, azure.aks.readable(cluster)) == ("platform-managed", True)
+
+
+async def test_a_version_that_an_event_alone_named_keeps_no_cluster_from_being_moved(
+    azure: Azure, account: Account
+) -> None:
+    made = scene(azure)
+    cluster = made.cluster(encryption="customer-managed", key_id=made.key.uri, vault_id=made.vault.id)
+    request = KeyRequest(KeyId("kv-kms-weu", "etcd"), "event:1", VaultId.parse(made.vault.id), "0" * 32)
+    async with product(account, LEAVING.replace("mode: enforce", "mode: audit")) as watching:
+        await watching.look(cluster)
+        await watching.inspector.inspect(request, now=NOW)
+        azure.keyvault.rotate(made.vault, made.key)
+        await watching.inspector.inspect(replace(request, version=None), now=NOW + LOOK_AGAIN)
+    async with product(account, LEAVING) as app:
+        await app.look(cluster)
+        await finish(app, azure, cluster)
+
+        assert (cluster.encryption, azure.aks.readable(cluster)) == ("platform-managed", True)

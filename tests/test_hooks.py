@@ -347,9 +347,9 @@ def test_a_vault_that_is_gone_is_left_out_and_named(az: FakeCli, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "row", ["@/etc/hostname", f"{VAULT}=@/etc/hostname", "--debug", f"{VAULT}/keys/etcd", "\x1b[2J"]
+    "row", ["@/etc/hostname", f"{VAULT}=@/etc/hostname", "--debug", f"{VAULT}/keys/etcd", "\x1b[2J", 5]
 )
-def test_a_row_of_the_ledger_that_names_no_vault_is_never_said_to_the_azure_cli(az: FakeCli, row: str) -> None:
+def test_a_row_of_the_ledger_that_names_no_vault_is_never_said_to_the_azure_cli(az: FakeCli, row: object) -> None:
     """The Azure CLI reads a file where a value begins with `@`: who writes a row must not choose one."""
     cli = az.answers(*azure(ledger={"json": {"items": [{"vaultId": row}, {"vaultId": f"{VAULT}/"}]}}))
 

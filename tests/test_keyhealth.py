@@ -118,6 +118,28 @@ def test_what_is_not_wrong_with_a_key(said: dict[str, Any], why: str) -> None:
     assert found(facts(**said)) == [], why
 
 
+NAMED = KeyVersion("c" * 32)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param({}, [(Reason.KEY_NEAR_EXPIRY, None, ["aks-1"])], id="expires-soon"),
+        pytest.param({"created": NOW - 401 * DAY, "expires": None}, [(Reason.KEY_TOO_OLD, None, [])], id="too-old"),
+        pytest.param({"enabled": False}, [(Reason.KEY_DISABLED, None, ["aks-1"])], id="disabled"),
+    ],
+)
+def test_a_version_that_an_event_alone_named_hides_nothing_of_the_one_that_is_there(
+    said: dict[str, Any], expected: list[Any]
+) -> None:
+    current = replace(NEW_VERSION, **{"expires": NOW + DAY} | said)
+    shown = key(enabled=current.enabled is True, expires=current.expires)
+
+    known = facts(key=shown, versions=[OLD_VERSION, current, NAMED])
+
+    assert found(known) == expected
+
+
 VERSIONS_OF = needing(OLD, CLUSTER_ID) | needing(NEW, CLUSTER_ID)
 
 

@@ -432,7 +432,7 @@ def test_a_version_is_no_candidate_before_the_logs_go_a_day_beyond_its_own_start
     ],
 )
 def test_which_versions_a_cluster_is_to_take_up(user: KeyUser, version: int, expected: bool) -> None:
-    assert adopted_by(user, VERSIONS[version], NOW, newest_before=MIDDLE) is expected
+    assert adopted_by(user, VERSIONS[version], NOW, newest_before={MIDDLE}) is expected
 
 
 def awaited(user: KeyUser, *known: Adoption, versions: list[KeyVersion] | None = None) -> list[tuple[str, ...]]:
@@ -463,6 +463,16 @@ def test_nothing_is_expected_of_a_disabled_version_and_the_one_before_it_counts_
     versions = [VERSIONS[0], replace(VERSIONS[1], enabled=False)]
 
     assert [version for version, *_ in awaited(customer(since=NOW - DAY), versions=versions)] == [OLD]
+
+
+def test_a_cluster_that_begins_after_an_event_named_what_nobody_has_seen_is_expected_on_what_was_seen_too() -> None:
+    user, dated = customer(since=NOW), [*((one, NOW - DAY) for one in VERSIONS), (KeyVersion("0" * 32), NOW - DAY)]
+
+    adoptions = expected([user], (), dated, ADOPTION)
+    found = needs(user, adoptions, [one for one, _ in dated], in_order(dated), NOW + DAY)
+
+    assert [one.version for one in adoptions] == [NEW, "0" * 32]
+    assert (found[NEW].standing, found[NEW].why) == (Standing.NEEDED, Why.NOT_LEFT)
 
 
 def test_a_version_that_is_enabled_again_is_expected_anew_unless_it_was_seen_in_use() -> None:

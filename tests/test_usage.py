@@ -80,10 +80,10 @@ async def test_a_look_reads_what_is_known_of_its_own_cluster_and_of_no_other() -
     not_rewritten = await usage(user, [TAKEN], VERSIONS).succession(NAMED, now=NOW)
     taken_back = await usage(user, [TAKEN, LEFT], VERSIONS).succession(NAMED, now=NOW)
 
-    counts_from = TAKEN.effective_at
-    assert rewritten == Succession(OTHER_VERSION, rewritten=True, counts_from=counts_from)
-    assert not_rewritten == Succession(OTHER_VERSION, rewritten=False, counts_from=counts_from)
-    assert taken_back == Succession(OTHER_VERSION, rewritten=False, taken_back_at=TAKEN.since, counts_from=counts_from)
+    since = TAKEN.effective_at
+    assert rewritten == Succession(OTHER_VERSION, rewritten=True, counts_from=since)
+    assert not_rewritten == Succession(OTHER_VERSION, rewritten=False, counts_from=since)
+    assert taken_back == Succession(OTHER_VERSION, rewritten=False, taken_back_at=TAKEN.since, counts_from=since)
     assert await usage(None, [], VERSIONS).succession(NAMED, now=NOW) is None
     assert await usage(user, [TAKEN], ()).succession(NAMED, now=NOW) is None
 

@@ -151,7 +151,7 @@ def ledger_vaults(az: Cli, deployment: Deployment) -> set[str]:
     marker: tuple[str, ...] = ()
     while True:
         page = az.ask(*query, *what, *marker) or {}
-        found |= {row["vaultId"] for row in page.get("items", ()) if row.get("vaultId")}
+        found |= {str(row["vaultId"]) for row in page.get("items", ()) if row.get("vaultId")}
         following = {name: value for name, value in (page.get("nextMarker") or {}).items() if value}
         if not following:
             return found
