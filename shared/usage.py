@@ -90,8 +90,8 @@ class Usage:
     async def needed_by(self, cluster: Cluster, past: Iterable[KeyId], *, now: datetime) -> tuple[KeyReference, ...]:
         """Return what a cluster may read its secrets with: what it names, and the versions that it has not left yet.
 
-        Of a legacy cluster those of the keys that it had before, too. As far as is known: nobody knows what it used before it was first seen. What an event alone named is expected to
-        be taken up, and may never have been there.
+        Of a legacy cluster those of the keys that it had before, too. As far as is known: nobody knows what it used
+        before it was first seen. What an event alone named is expected to be taken up, and may never have been there.
         """
         reference, uid = cluster.encryption.key, cluster.resource_uid or "-"
         if reference is None:
