@@ -80,6 +80,7 @@ def policy() -> PolicyInForce:
 @cache
 def reconciler() -> Reconciler:
     """Looks at one cluster."""
+    from shared.keysinuse import KeysInUse
     from shared.reconciler import Reconciler
 
     return Reconciler(
@@ -92,6 +93,7 @@ def reconciler() -> Reconciler:
         recorder(),
         pauses(),
         usage(),
+        KeysInUse(usage(), surveyor()),
         queues(),
         settings().look_again,
     )

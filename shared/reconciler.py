@@ -37,13 +37,14 @@ from shared.decisions import (
 )
 from shared.errors import Conflict, LostRace, Refused, ServiceError, Throttled, Transient, Unavailable, Unreadable
 from shared.events import ClusterRequest
-from shared.keys import KeyId, KeyReference, VaultId
+from shared.keys import KeyId
+from shared.keysinuse import KeysInUse
 from shared.ledger import Ledger
 from shared.pauses import Pauses
 from shared.policy import OWN, Assignment, Mode, PolicyInForce
-from shared.preparations import CreateIdentity, Preparation
+from shared.preparations import Preparation
 from shared.preparer import Preparer
-from shared.prerequisites import Prerequisites, access_obstacle
+from shared.prerequisites import Prerequisites
 from shared.queues import CLUSTERS, LONGEST_DELAY, Queues
 from shared.reasons import Action, Reason, Subject, fix, fix_in_use
 from shared.recorder import Recorder
@@ -75,9 +76,6 @@ _RACES = 5
 _PROPAGATION_STEPS = 5
 """A grant is waited for in longer steps: each of them costs Azure a write that it refuses."""
 
-type _Unfit = tuple[KeyReference, VaultId | None, Reason]
-"""A key or version that can't be used, where it lies, and why."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
@@ -92,6 +90,7 @@ class Reconciler:
     recorder: Recorder
     pauses: Pauses
     usage: Usage
+    keys_in_use: KeysInUse
     queues: Queues
     look_again: timedelta
 
@@ -218,7 +217,7 @@ class Reconciler:
         facts = await self._facts(cluster, seen, now)
         try:
             facts, decision = await self._look_closer(facts, assignment, now, afresh=request.by_an_operator)
-            decision, about = await self._look_at_version(cluster, seen.past_keys, decision, assignment, now)
+            decision, about = await self._look_at_keys_in_use(cluster, seen.past_keys, decision, assignment, now)
         except Throttled as error:
             return await self._wait(Reason.THROTTLED, record, seen, request, now=now, after=error.retry_after)
         if assignment.mode is Mode.ENFORCE and would_write(decision):
@@ -254,69 +253,23 @@ class Reconciler:
             reader_refused=seen.reader_refused,
         )
 
-    async def _look_at_version(
+    async def _look_at_keys_in_use(
         self, cluster: Cluster, past: Sequence[KeyId], decision: Decision, assignment: Assignment, now: datetime
     ) -> tuple[Decision, Subject | None]:
-        """Report a version that can't be used instead of naming it, and what the fix is about: the key, not the target.
-
-        The ledger knows versions as of the last look at their key, and AKS tries none of a private vault. A cluster
-        whose secrets may be written with a key or version that is lost, or that its identity may not use, stays as it
-        is, and nothing is made for a move: any move would have to read them first.
-        Source: AKS docs, use-kms-etcd-encryption.
-        """
-        change, held = decision.change, cluster.encryption.key
+        """Report what can't be used instead of writing, and what the fix is about: the key in use, not the target."""
         if decision.action not in {Action.ENSURE, Action.WRITE} or assignment.mode is not Mode.ENFORCE:
             return decision, None
-        if held is None:
-            return decision, None
-        named = change.after.key if isinstance(change, Change) and change.rotates else None
-        if named is not None:
-            found = await self._unfit_to_name(named, held, now)
-        else:
-            found = await self._first_lost(await self.usage.needed_by(cluster, past, now=now))
-            found = found or await self._out_of_use(cluster, held, change, now)
+        found = await self.keys_in_use.unfit(cluster, past, decision, now=now)
         if found is None:
             return decision, None
-        about, vault, unfit = found
-        reasons = (Reason.ROTATION_DUE,) if named is not None else decision.reasons
-        principal = cluster.identity.principal
-        subject = Subject(cluster.id, vault=vault, key=about.key.name, principal=principal, version=about.version)
-        if unfit is Reason.PROPAGATING:
+        rotates = isinstance(decision.change, Change) and decision.change.rotates
+        reasons = (found.reason, *((Reason.ROTATION_DUE,) if rotates else decision.reasons))
+        if found.reason is Reason.PROPAGATING:
             later = now + self.look_again * _PROPAGATION_STEPS
-            return replace(decision, action=Action.WAIT, reasons=(unfit, *reasons), look_again=later), None
-        return replace(decision, action=Action.REPORT, reasons=(unfit, *reasons)), subject
-
-    async def _unfit_to_name(self, named: KeyReference, held: KeyReference, now: datetime) -> _Unfit | None:
-        """Return what keeps a legacy cluster from this version: the version itself, or the one that it has."""
-        vault = await self.usage.vault_of(named.key)
-        if vault is None:
-            return named, None, Reason.VAULT_UNREADABLE
-        unfit = await self.surveyor.version_obstacle(vault, named, now=now)
-        return (named, vault, unfit) if unfit is not None else await self._first_lost([held])
-
-    async def _first_lost(self, needed: Sequence[KeyReference]) -> _Unfit | None:
-        """Return the first of these versions with which nothing can be read, and why; None if there is none."""
-        for version in needed:
-            vault = await self.usage.vault_of(version.key)
-            lost = await self.surveyor.held_obstacle(vault, version) if vault is not None else None
-            if lost is not None:
-                return version, vault, lost
-        return None
-
-    async def _out_of_use(
-        self, cluster: Cluster, held: KeyReference, change: Change | Preparation | Reencryption | None, now: datetime
-    ) -> _Unfit | None:
-        """Return why a cluster may not use its own key, where a move is to read its secrets with it.
-
-        A grant so young that the cluster may not have it yet is one: nobody tries it before secrets are read. A change
-        of its identity reads none, and what is made in the key's own vault may be the grant that it lacks.
-        """
-        vault, principal = await self.usage.vault_of(held.key), cluster.identity.principal
-        if vault is None or principal is None or not _moves(change, cluster, vault):
-            return None
-        found = await self.surveyor.access(vault, held.key.name, principal, now=now)
-        lacks = access_obstacle(found) or (Reason.PROPAGATING if is_propagating(found, now) else None)
-        return (held, vault, lacks) if lacks is not None else None
+            return replace(decision, action=Action.WAIT, reasons=reasons, look_again=later), None
+        key, principal = found.key, cluster.identity.principal
+        subject = Subject(cluster.id, vault=found.vault, key=key.key.name, principal=principal, version=key.version)
+        return replace(decision, action=Action.REPORT, reasons=reasons), subject
 
     async def _look_closer(
         self, facts: Facts, assignment: Assignment, now: datetime, *, afresh: bool
@@ -599,20 +552,6 @@ class Reconciler:
         except (Throttled, Unreadable):
             return None
         return cluster is not None and not cluster.settled
-
-
-def _moves(change: Change | Preparation | Reencryption | None, cluster: Cluster, vault: VaultId) -> bool:
-    """Return whether this is a move away from a key of a vault, or is made for one outside that vault.
-
-    One that stays with its key is looked at as its target asks.
-    """
-    held = cluster.encryption.key
-    if isinstance(change, Change):
-        asked = change.after.key
-        return change.identity is None and (held is None or asked is None or asked.key != held.key)
-    if change is None or isinstance(change, CreateIdentity | Reencryption) or cluster.identity.resource_id is None:
-        return False
-    return change.vault != vault
 
 
 def _may_still_come(record: Record, request: ClusterRequest, now: datetime) -> bool:

@@ -25,6 +25,7 @@ from shared.identities import Identities
 from shared.inspector import Inspector
 from shared.keydata import KeyData
 from shared.keyledger import KeyLedger
+from shared.keysinuse import KeysInUse
 from shared.keyvault import KeyVault
 from shared.ledger import Ledger
 from shared.notices import Notices
@@ -173,7 +174,8 @@ async def product(
             queues,
             pauses,
             Reconciler(
-                in_force, aks, surveyor, preparer, rewriter, ledger, recorder, pauses, usage, queues, LOOK_AGAIN
+                *(in_force, aks, surveyor, preparer, rewriter, ledger, recorder, pauses, usage),
+                *(KeysInUse(usage, surveyor), queues, LOOK_AGAIN),
             ),
             Inspector(
                 *(in_force, aks, keyvault, keydata, announcements, roles, ledger, keys, recorder, queues, ()),

@@ -64,6 +64,7 @@ LAYERS: list[set[str]] = [
     {"function_app"},
     {"bootstrap"},
     {"reconciler", "inspector", "rotator", "sweeper", "views", "keyviews"},
+    {"keysinuse"},
     {"recorder", "pauses", "surveyor", "preparer", "rewriter", "usage"},
     {"keydata"},
     ADAPTERS,
