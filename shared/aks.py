@@ -82,7 +82,7 @@ class Aks:
         The next page is asked for before one is handed out.
         """
         listed = read_pages(self._client(""), _CLUSTERS.format(subscription))
-        async with aclosing(listed), aclosing(ahead(listed)) as pages:
+        async with aclosing(ahead(listed)) as pages:
             async for page in pages:
                 yield [cluster for cluster in map(_listed, page) if cluster is not None]
 

@@ -7,7 +7,7 @@ when to come back, and the message comes back then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -143,8 +143,8 @@ async def read_pages(client: Any, link: str) -> AsyncGenerator[list[dict[str, An
         following = body.get("nextLink")
 
 
-async def ahead[T](items: AsyncIterator[T]) -> AsyncGenerator[T]:
-    """Yield each of these; the next is asked for before one is handed out, and given up where nobody wants it."""
+async def ahead[T](items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Yield each of these; the next is asked for before one is handed out. Closed early, it gives up and closes."""
     asked = asyncio.ensure_future(_next(items))
     try:
         while found := await asked:
@@ -154,9 +154,10 @@ async def ahead[T](items: AsyncIterator[T]) -> AsyncGenerator[T]:
     finally:
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)  # how it ended is nobody's business any more
+        await items.aclose()
 
 
-async def _next[T](items: AsyncIterator[T]) -> tuple[T] | None:
+async def _next[T](items: AsyncGenerator[T]) -> tuple[T] | None:
     async for item in items:
         return (item,)
     return None

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from azure.core import MatchConditions
+from azure.core.async_paging import AsyncItemPaged
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from azure.data.tables import TableTransactionError, TransactionOperation
+from azure.data.tables import TableEntity, TableTransactionError, TransactionOperation
 from azure.data.tables.aio import TableClient, TableServiceClient
 from pydantic import TypeAdapter
 
@@ -92,12 +93,11 @@ class Tables:
     ) -> AsyncGenerator[Row]:
         """Read the rows that fit a filter, all of them; `select` names the properties, all by default."""
         chosen: dict[str, Any] = {"select": list(select)} if select is not None else {}
-        found = self._tables[table].query_entities(where, parameters=names, **chosen).by_page()
-        with translated():
-            async with aclosing(ahead(found)) as pages:
-                async for page in pages:
-                    async for row in page:
-                        yield row
+        found = self._tables[table].query_entities(where, parameters=names, **chosen)
+        async with aclosing(ahead(_pages(found))) as pages:
+            async for page in pages:
+                async for row in page:
+                    yield row
 
     async def first(self, table: str, where: str, names: dict[str, Any], *, top: int) -> list[Row]:
         """Read the first rows that fit a filter, in the order of their keys; no more than these come over the wire."""
@@ -126,6 +126,12 @@ class Tables:
                 raise Malformed(_FOREIGN) from error
         following = getattr(pages, "continuation_token", None)
         return Page(tuple(rows), write_token(**following) if following else None)
+
+
+async def _pages(found: AsyncItemPaged[TableEntity]) -> AsyncGenerator[AsyncIterator[Row]]:
+    with translated():
+        async for page in found.by_page():
+            yield page
 
 
 def write_token(**where: str) -> str:
