@@ -110,6 +110,12 @@ class Scene:
         """Look at the key, or at another one of its vault."""
         await self.app.inspector.inspect(KeyRequest(KeyId(KEY.vault, name), "timer"), now=self.now)
 
+    async def rotated(self) -> str:
+        """A new version of the key, which a look at it has found."""
+        version = self.rotate()
+        await self.inspect()
+        return version
+
     async def look(self) -> Record:
         """Look at the cluster, now."""
         record = await self.app.look(self.cluster, now=self.now)

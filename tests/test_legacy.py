@@ -159,11 +159,9 @@ async def test_a_second_rotation_waits_until_an_operator_confirms_the_rewrite(
 ) -> None:
     on = await scene(azure, account, opened, "update")
     await on.confirm()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.look_on()
-    third = on.rotate()
-    await on.inspect()
+    third = await on.rotated()
 
     shut = await on.settle()
 
@@ -182,14 +180,12 @@ async def test_a_rewrite_that_was_confirmed_before_the_update_was_in_effect_does
 ) -> None:
     on = await scene(azure, account, opened, "update")
     await on.confirm()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.look()
     await on.confirm()
     on.later(OPERATION)
     await on.settle()
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
 
     await on.settle()
 
@@ -200,10 +196,8 @@ async def test_two_rotations_in_quick_succession_name_the_newest_alone(
     azure: Azure, account: Account, opened: AsyncExitStack
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
-    on.rotate()
-    await on.inspect()
-    third = on.rotate()
-    await on.inspect()
+    await on.rotated()
+    third = await on.rotated()
 
     await on.settle()
 
@@ -216,11 +210,9 @@ async def test_a_rotation_during_an_update_is_named_after_the_rewrite(
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
     await on.settle()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.look()
-    third = on.rotate()
-    await on.inspect()
+    third = await on.rotated()
     on.later(OPERATION)
     claimed = await on.look()
     assert (on.named, claimed.reasons[0]) == (second, Reason.REENCRYPTING)
@@ -235,12 +227,10 @@ async def test_a_crash_between_the_update_and_the_rewrite_loses_neither(
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
     await on.settle()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     azure.faults.drop_next("PUT", "managedClusters", accepted=True)
     await on.look()
-    third = on.rotate()
-    await on.inspect()
+    third = await on.rotated()
 
     await on.settle()
 
@@ -255,13 +245,11 @@ async def test_a_rewrite_that_is_never_confirmed_never_lets_another_version_be_n
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
     await on.settle()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.look()
     on.later(OPERATION)
     azure.aks.commands.spoil_next(*[how] * 20)
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
 
     for _ in range(8):
         on.later(timedelta(minutes=61))
@@ -353,8 +341,7 @@ async def test_no_older_version_is_named_when_the_one_in_use_is_disabled(
 ) -> None:
     on = await scene(azure, account, opened, "update")
     await on.confirm()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.settle()
     on.later()
     on.rewrite_by_hand()
@@ -388,8 +375,7 @@ async def test_a_version_that_somebody_takes_back_twice_is_named_no_more_until_a
 ) -> None:
     on = await scene(azure, account, opened, "update")
     first = azure.aks.clusters[on.cluster.id.lower()].kms.key_id
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
 
     async def rewrite_and_look() -> Record:
         on.rewrite_by_hand()
@@ -450,8 +436,7 @@ async def test_a_version_that_can_not_be_used_any_more_is_reported_instead_of_na
     on = await scene(azure, account, opened, "update")
     await on.confirm()
     first = on.named
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
     spoil(on)
 
     told = await on.look()
@@ -526,8 +511,7 @@ async def test_a_cluster_whose_previous_version_is_disabled_is_moved_once_it_is_
     azure: Azure, account: Account, opened: AsyncExitStack, target: str
 ) -> None:
     on = await scene(azure, account, opened, "report")
-    first, second = on.named, on.rotate()
-    await on.inspect()
+    first, second = on.named, await on.rotated()
     on.name_newest(on.key)
     on.later(OPERATION)
     await on.settle()
@@ -615,14 +599,12 @@ async def test_a_version_that_is_taken_back_before_the_app_saw_it_in_effect_asks
     on = await scene(azure, account, opened, "update")
     await on.confirm()
     first = on.key.uri_of(on.named)
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
     await on.look()
     on.later(OPERATION)
     azure.aks.write_secret(on.cluster, "written-in-between")
     on.name(first)
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
 
     shut = await on.settle()
 
@@ -643,8 +625,7 @@ async def test_an_update_that_never_arrived_asks_for_no_other_rewrite(
 ) -> None:
     on = await scene(azure, account, opened, "update")
     await on.confirm()
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     azure.faults.drop_next("PUT", "managedClusters", accepted=False)
 
     await on.settle()
@@ -656,13 +637,11 @@ async def test_a_version_that_the_ledger_took_down_and_the_row_did_not_asks_for_
     azure: Azure, account: Account, opened: AsyncExitStack
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
-    first, second = on.named, on.rotate()
-    await on.inspect()
+    first, second = on.named, await on.rotated()
     await on.settle()
     on.later()
     await on.app.keys.use(KEY, replace(await on.user(), version=first), in_effect=True, now=on.now)
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
 
     shut = await on.settle()
 
@@ -677,8 +656,7 @@ async def test_a_rewrite_that_was_made_before_the_version_was_taken_back_and_nam
     azure: Azure, account: Account, opened: AsyncExitStack
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
-    first, second = on.key.uri_of(on.named), on.rotate()
-    await on.inspect()
+    first, second = on.key.uri_of(on.named), await on.rotated()
     await on.settle()
     audit = await opened.enter_async_context(product(account, policy("update-and-reencrypt", mode="audit")))
     for url in (first, on.key.uri_of(second)):
@@ -715,11 +693,9 @@ async def test_only_the_version_before_the_previous_one_becomes_a_candidate(
 ) -> None:
     on = await scene(azure, account, opened, "update-and-reencrypt")
     first = on.named
-    second = on.rotate()
-    await on.inspect()
+    second = await on.rotated()
     await on.settle()
-    third = on.rotate()
-    await on.inspect()
+    third = await on.rotated()
     await on.settle()
 
     assert await standing(on) == {

@@ -100,14 +100,12 @@ async def test_a_look_and_a_sweep_agree_on_what_may_come_next(
     on = await set_scene(await opened.enter_async_context(product(account, legacy_policy("update"))), azure)
     await on.confirm()
     found = [await agreed(on)]
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
     found.append(await agreed(on))
     await on.look()
     found.append(await agreed(on))
     await on.look_on()
-    on.rotate()
-    await on.inspect()
+    await on.rotated()
     found.append(await agreed(on))
 
     assert [(one.newest is not None, one.rewritten) for one in found] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,17 @@ from local.simulator import SUBSCRIPTION
 from tests.simulator.clients import Arm, Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from local.simulator import Azure
+
+
+@contextmanager
+def reaching[Client](kind: Callable[..., AbstractContextManager[Client]]) -> Iterator[Client]:
+    """A synchronous SDK client. It retries nothing."""
+    with ManagedIdentityCredential() as credential, kind(credential, SUBSCRIPTION, retry_total=0) as client:
+        yield client
 
 
 @pytest.fixture
@@ -30,10 +39,7 @@ def arm(azure: Azure) -> Iterator[Arm]:
 def clusters(azure: Azure) -> Iterator[ContainerServiceClient]:
     """The synchronous SDK client of AKS. It retries nothing."""
     assert azure.aks.clusters == {}
-    with (
-        ManagedIdentityCredential() as credential,
-        ContainerServiceClient(credential, SUBSCRIPTION, retry_total=0) as client,
-    ):
+    with reaching(ContainerServiceClient) as client:
         yield client
 
 
@@ -41,10 +47,7 @@ def clusters(azure: Azure) -> Iterator[ContainerServiceClient]:
 def vaults(azure: Azure) -> Iterator[KeyVaultManagementClient]:
     """The synchronous SDK client of Key Vault. It retries nothing."""
     assert azure.keyvault.vaults == {}
-    with (
-        ManagedIdentityCredential() as credential,
-        KeyVaultManagementClient(credential, SUBSCRIPTION, retry_total=0) as client,
-    ):
+    with reaching(KeyVaultManagementClient) as client:
         yield client
 
 
