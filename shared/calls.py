@@ -144,7 +144,7 @@ async def read_pages(client: Any, link: str) -> AsyncGenerator[list[dict[str, An
 
 
 async def ahead[T](items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Yield each of these; the next is asked for before one is handed out. Closed early, it gives up and closes."""
+    """Yield each of these; the next is asked for before one is handed out. They are closed, read to the end or not."""
     asked = asyncio.ensure_future(_next(items))
     try:
         while found := await asked:
